@@ -1,0 +1,92 @@
+//! Every bound of the program that is not an option: the unit last in the name, the reason beside it.
+
+use std::time::Duration;
+
+/// Sends between two yields of a worker to its driver, about 2 ms of kernel time.
+pub const SENDS_PER_SLICE_MAX: usize = 256;
+
+/// Bytes of one write that merges several events. A single larger event still leaves whole.
+pub const COALESCED_WRITE_BYTES_MAX: usize = 16 * 1024;
+
+/// Connections taken from the listener's queue in one turn.
+pub const ACCEPTS_PER_TURN_MAX: usize = 64;
+
+/// Readiness events taken from the worker's epoll set in one turn.
+pub const READINESS_PER_TURN_MAX: usize = 512;
+
+/// Resolution of a worker's clock: deadlines and heartbeats are counted in ticks.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// Longest wait for the acknowledgement of a stream's subscriptions: the stream then opens without,
+/// and learns of it by a `stream-reset` once they stand.
+pub const OPEN_WAIT: Duration = Duration::from_secs(1);
+
+/// How long an unused channel stays subscribed: longer than a browser takes to come back.
+pub const CHANNEL_LINGER: Duration = Duration::from_secs(30);
+
+/// How long a refused connection may go on sending before it is closed, so that the answer is read
+/// (RFC 9112 9.6).
+pub const LINGERING_CLOSE: Duration = Duration::from_secs(2);
+
+/// Request bytes read at once; one such buffer per worker.
+pub const READ_BUFFER_BYTES: usize = 16 * 1024;
+
+/// Request body that is skipped to keep a connection alive after a short answer.
+pub const SKIPPED_BODY_BYTES_MAX: u64 = 64 * 1024;
+
+/// Field lines of a request head.
+pub const HEAD_FIELDS_MAX: usize = 100;
+
+/// Channels in one SUBSCRIBE: managed services refuse commands of about 4,000 arguments.
+pub const CHANNELS_PER_SUBSCRIBE_MAX: usize = 512;
+
+/// Silence on the Redis link after which it is asked for a sign of life.
+pub const LINK_PING_AFTER: Duration = Duration::from_secs(5);
+
+/// Wait for that sign, for a connection, or for the answer to HELLO, before the link is given up.
+pub const LINK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Reconnect delays grow from here, with full jitter …
+pub const LINK_RETRY_MIN: Duration = Duration::from_millis(50);
+
+/// … to here.
+pub const LINK_RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Bytes read from the Redis link before other work gets a turn.
+pub const LINK_READ_BYTES_MAX: usize = 1024 * 1024;
+
+/// Longest line of the Redis protocol that is no payload (a reply, an error, a length).
+pub const RESP_LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// A RESP client's unread output after which it is closed (Redis: client-output-buffer-limit).
+pub const BROKER_OUTPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// What a RESP client may send before it authenticates.
+pub const BROKER_UNAUTHENTICATED_BYTES_MAX: usize = 64 * 1024;
+
+/// Arguments of one RESP command.
+pub const BROKER_ARGUMENTS_MAX: usize = 4096;
+
+/// Commands queued by one MULTI, bytes and count.
+pub const BROKER_TRANSACTION_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Clients of the embedded broker.
+pub const BROKER_CLIENTS_MAX: usize = 10_000;
+
+/// Descriptors of a table that are not client sockets: runtime, links, listeners, spare.
+pub const DESCRIPTORS_RESERVED: usize = 128;
+
+/// Kernel and user memory of one connection, for the capacity that memory allows: 4 KB of kernel
+/// structures, 0.2 KB of ours, and room for unacknowledged data.
+pub const CONNECTION_MEMORY_BYTES: usize = 8 * 1024;
+
+/// Send buffer asked of the kernel per connection: what a stalled reader can pin. The kernel
+/// doubles it for its own overhead (socket(7), SO_SNDBUF).
+pub const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Pending connections per listener (listen(2)); cut by the kernel to net.core.somaxconn.
+pub const LISTEN_BACKLOG: i32 = 4096;
+
+const _: () = assert!(LINK_RETRY_MIN.as_millis() < LINK_RETRY_MAX.as_millis());
+const _: () = assert!(COALESCED_WRITE_BYTES_MAX <= SEND_BUFFER_BYTES);
+const _: () = assert!(OPEN_WAIT.as_millis() >= TICK.as_millis());

@@ -1,0 +1,1 @@
+//! Floor 6: the process: command line, threads, signals, exit code.

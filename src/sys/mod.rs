@@ -1,0 +1,1 @@
+//! Floor 3: every call of the runtime and of the kernel.
