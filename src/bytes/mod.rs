@@ -1,1 +1,12 @@
 //! Floor 1: pure functions on bytes; no state, no socket, no clock.
+
+pub mod event_stream;
+pub mod json;
+pub mod utf8;
+
+#[cfg(test)]
+#[path = "../../tests/support/event_source.rs"]
+pub(crate) mod event_source;
+#[cfg(test)]
+#[path = "../../tests/support/strings.rs"]
+pub(crate) mod strings;
