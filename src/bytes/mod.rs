@@ -1,6 +1,7 @@
 //! Floor 1: pure functions on bytes; no state, no socket, no clock.
 
 pub mod event_stream;
+pub mod format;
 pub mod json;
 pub mod utf8;
 
