@@ -1,1 +1,11 @@
-//! Floor 2: the tables of a worker and their rules; no socket, no clock, no runtime.
+//! Floor 2: the tables of a worker and their rules. No socket, no clock, no runtime: sockets stand
+//! behind [`sockets::Sockets`], and the time is an argument.
+
+pub mod backlog;
+pub mod channels;
+pub mod connections;
+pub mod counters;
+pub mod deadlines;
+pub mod pages;
+pub mod sockets;
+pub mod streams;

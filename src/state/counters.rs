@@ -1,0 +1,136 @@
+//! What a worker counts. Each counter has one writer, its worker; the admin listener reads.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number with one writer: a plain load and store, no locked instruction.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, n: u64) {
+        self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// For gauges.
+    pub fn subtract(&self, n: u64) {
+        self.0.store(self.get().saturating_sub(n), Ordering::Relaxed);
+    }
+
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// A short answer that does not keep the connection.
+    Answered,
+    /// An error answer after which the connection can't be used.
+    BadRequest,
+    /// Refused for want of room: told to come back later.
+    Capacity,
+    /// The server is going away: told to come back.
+    Drained,
+    HeadTimeout,
+    PeerClosed,
+    SlowConsumer,
+    WriteFailed,
+}
+
+impl CloseReason {
+    pub const ALL: [Self; 8] = [
+        Self::Answered,
+        Self::BadRequest,
+        Self::Capacity,
+        Self::Drained,
+        Self::HeadTimeout,
+        Self::PeerClosed,
+        Self::SlowConsumer,
+        Self::WriteFailed,
+    ];
+
+    /// The reason as metrics and logs spell it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::BadRequest => "bad-request",
+            Self::Capacity => "capacity",
+            Self::Drained => "drained",
+            Self::HeadTimeout => "head-timeout",
+            Self::PeerClosed => "peer-closed",
+            Self::SlowConsumer => "slow-consumer",
+            Self::WriteFailed => "write-failed",
+        }
+    }
+}
+
+/// The counters of one worker. Aligned to its own cache lines: neighbours must not slow each other.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Counters {
+    /// Gauge: connections, whatever they are doing.
+    pub connections: Counter,
+    /// Gauge: connections that receive events.
+    pub streams: Counter,
+    /// Gauge: channels with a subscription that stands.
+    pub subscriptions: Counter,
+    pub accepted: Counter,
+    /// Events taken in from Redis.
+    pub received: Counter,
+    /// Events handed to the kernel or queued, once per stream.
+    pub deliveries: Counter,
+    pub delivered_bytes: Counter,
+    pub heartbeats: Counter,
+    /// Payloads that their channel's format can't read.
+    pub undecodable: Counter,
+    /// Messages over `--max-event-bytes`.
+    pub oversize: Counter,
+    /// Events given up over `--max-intake`.
+    pub overload: Counter,
+    /// `stream-reset` events, once per channel.
+    pub resets: Counter,
+    /// Times that the kernel had no descriptor or memory for a connection.
+    pub accept_failures: Counter,
+    /// Gauge: 1 while the link to Redis is up and all its subscriptions stand.
+    pub link_ready: Counter,
+    pub link_losses: Counter,
+    closes: [Counter; CloseReason::ALL.len()],
+}
+
+impl Counters {
+    pub fn close(&self, reason: CloseReason) {
+        if let Some(counter) = self.closes.get(reason as usize) {
+            counter.add(1);
+        }
+    }
+
+    #[must_use]
+    pub fn closed(&self, reason: CloseReason) -> u64 {
+        self.closes.get(reason as usize).map_or(0, Counter::get)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_counter() {
+        let counters = Counters::default();
+        for (n, reason) in CloseReason::ALL.into_iter().enumerate() {
+            for _ in 0..=n {
+                counters.close(reason);
+            }
+        }
+        for (n, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(counters.closed(reason), n as u64 + 1, "{}", reason.as_str());
+        }
+    }
+}

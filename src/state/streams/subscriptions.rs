@@ -1,0 +1,175 @@
+//! What Redis is asked for: a channel is subscribed while somebody needs it, and a while longer.
+
+use super::{Streams, shrink};
+use crate::bytes::event_stream::ResetReason;
+use crate::ground::ids::{ChannelId, ConnectionId};
+use crate::state::channels::Subscription;
+use crate::state::sockets::Sockets;
+
+impl Streams {
+    /// Counts one more user of a channel, and asks Redis for it if nobody has.
+    pub fn hold(&mut self, name: &[u8]) -> ChannelId {
+        let id = self.channels.find_or_insert(name);
+        if let Some(channel) = self.channels.get_mut(id) {
+            channel.users += 1;
+            if channel.subscription == Subscription::Idle && self.link_up {
+                channel.subscription = Subscription::Asked;
+                self.ask.push_back(id);
+            }
+        }
+        id
+    }
+
+    /// Counts one user less. The last one leaves the subscription behind for a while: most come
+    /// back.
+    pub(super) fn release(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        debug_assert!(channel.users > 0);
+        channel.users -= 1;
+        if channel.users == 0 {
+            channel.linger_until = self.lingering.push(self.now, id);
+        }
+    }
+
+    /// Whether Redis has to be asked for something.
+    #[must_use]
+    pub fn has_asks(&self) -> bool {
+        !self.ask.is_empty()
+    }
+
+    /// The next channels to subscribe, at most `max`.
+    pub fn next_asks(&mut self, max: usize) -> Vec<ChannelId> {
+        let count = self.ask.len().min(max);
+        self.ask.drain(..count).collect()
+    }
+
+    /// The name in Redis.
+    #[must_use]
+    pub fn name(&self, id: ChannelId) -> &[u8] {
+        self.channels.get(id).map_or(&[], |channel| channel.name())
+    }
+
+    /// The name as clients know it: without `--strip-prefix`.
+    #[must_use]
+    pub(super) fn public_name(&self, id: ChannelId) -> &[u8] {
+        let name = self.name(id);
+        name.strip_prefix(&*self.strip_prefix).unwrap_or(name)
+    }
+
+    #[must_use]
+    pub fn find(&self, name: &[u8]) -> Option<ChannelId> {
+        self.channels.find(name)
+    }
+
+    /// Whether an event on this channel would reach anybody.
+    #[must_use]
+    pub fn has_streams(&self, id: ChannelId) -> bool {
+        self.channels.get(id).is_some_and(super::super::channels::Channel::has_streams)
+    }
+
+    /// Redis acknowledged the subscription: streams that waited for it open in the next slice, and
+    /// those that were already open learn that they may have missed something.
+    pub fn acknowledge(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        if channel.subscription != Subscription::Asked {
+            return;
+        }
+        channel.subscription = Subscription::Standing;
+        self.counters.subscriptions.add(1);
+        if channel.has_streams() {
+            self.reset(id, ResetReason::LinkLost);
+        }
+        for waiter in self.waiters.remove(&id).unwrap_or_default() {
+            let Some(opening) = self.connections.opening_mut(waiter) else { continue };
+            opening.missing = opening.missing.saturating_sub(1);
+            if opening.missing == 0 {
+                self.ready.push_back(waiter);
+            }
+        }
+    }
+
+    /// Redis refused the subscription; it is asked again after a while.
+    pub fn refuse(&mut self, id: ChannelId) {
+        self.refused.push(self.now, id);
+    }
+
+    /// The link speaks: everything that is needed is asked for.
+    pub fn link_up(&mut self) {
+        self.link_up = true;
+        self.ask.clear();
+        for id in self.channels.ids() {
+            let Some(channel) = self.channels.get_mut(id) else { continue };
+            if channel.users > 0 {
+                channel.subscription = Subscription::Asked;
+                self.ask.push_back(id);
+            }
+        }
+    }
+
+    /// The link is lost, and every subscription with it. Who waited for one opens now.
+    pub fn link_down(&mut self, sockets: &mut impl Sockets) {
+        self.link_up = false;
+        self.ask.clear();
+        self.counters.subscriptions.set(0);
+        for id in self.channels.ids() {
+            if let Some(channel) = self.channels.get_mut(id) {
+                channel.subscription = Subscription::Idle;
+            }
+        }
+        let waiters: Vec<ConnectionId> =
+            std::mem::take(&mut self.waiters).into_values().flatten().collect();
+        for waiter in waiters {
+            self.open(waiter, sockets);
+        }
+    }
+
+    /// Subscriptions that ended by lapse of time: names to be unsubscribed. Their channels are
+    /// forgotten.
+    pub fn lapsed(&mut self) -> Vec<Vec<u8>> {
+        while let Some((_, id)) = self.refused.pop_due(self.now) {
+            let Some(channel) = self.channels.get_mut(id) else { continue };
+            // The channel may have come to stand, or the link have gone, since then.
+            if channel.subscription == Subscription::Asked && self.link_up {
+                self.ask.push_back(id);
+            }
+        }
+        let mut names = Vec::new();
+        while let Some((deadline, id)) = self.lingering.pop_due(self.now) {
+            let Some(channel) = self.channels.get(id) else { continue };
+            if channel.users > 0 || channel.linger_until != deadline || channel.name().is_empty() {
+                continue;
+            }
+            match channel.subscription {
+                // An acknowledgement or a refusal is still to come; it must find its channel.
+                Subscription::Asked => {
+                    let again = self.lingering.push(self.now, id);
+                    if let Some(channel) = self.channels.get_mut(id) {
+                        channel.linger_until = again;
+                    }
+                    continue;
+                }
+                Subscription::Standing => {
+                    names.push(channel.name().to_vec());
+                    self.counters.subscriptions.subtract(1);
+                }
+                Subscription::Idle => {}
+            }
+            self.forget_traffic(id);
+            self.channels.remove(id);
+        }
+        if self.waiters.is_empty() {
+            self.waiters.shrink_to_fit();
+        }
+        names
+    }
+
+    /// Drops the memory that a burst of requests left behind.
+    pub fn give_memory_back(&mut self) {
+        self.ask.shrink_to(self.ask.len() * 2);
+        self.ready.shrink_to(self.ready.len() * 2);
+        self.turns.shrink_to(self.turns.len() * 2);
+        self.merging.shrink_to(self.merging.len() * 2);
+        shrink(&mut self.cold);
+        shrink(&mut self.scratch);
+    }
+}

@@ -1,0 +1,359 @@
+//! Streams against a model: whatever is subscribed, published, closed and blocked, in any order,
+//! every stream gets what was published on its channels since it opened, once, in order.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::*;
+use crate::bytes::event_stream::{HEARTBEAT, ResetReason};
+use crate::state::sockets::memory::MemorySockets;
+
+const LIMITS: StreamLimits = StreamLimits {
+    max_pending_bytes: 1 << 20,
+    max_intake_bytes: 1 << 20,
+    heartbeat_ticks: 0,
+    linger_ticks: 10,
+    coalesce_ms: 0,
+};
+
+struct World {
+    streams: Streams,
+    sockets: MemorySockets,
+    next_fd: RawFd,
+    /// What each open stream must have received in the end, after its head.
+    expected: HashMap<ConnectionId, (RawFd, Vec<usize>, String)>,
+}
+
+impl World {
+    fn new(limits: StreamLimits) -> Self {
+        let mut streams = Streams::new(limits, b"", Arc::default());
+        streams.link_up();
+        let sockets = MemorySockets::default();
+        Self { streams, sockets, next_fd: 10, expected: HashMap::new() }
+    }
+
+    fn request(&mut self, channels: &[usize]) -> ConnectionId {
+        let fd = self.next_fd;
+        self.next_fd += 1;
+        let id = self.streams.add(fd);
+        let names: Vec<String> = channels.iter().map(|n| format!("c{n}")).collect();
+        let names: Vec<&[u8]> = names.iter().map(|n| n.as_bytes()).collect();
+        self.streams.request(id, &names, b"head\n".to_vec(), &mut self.sockets);
+        self.expected.insert(id, (fd, channels.to_vec(), "head\n".to_owned()));
+        id
+    }
+
+    fn acknowledge_all(&mut self) {
+        for id in self.streams.next_asks(usize::MAX) {
+            self.streams.acknowledge(id);
+        }
+    }
+
+    fn open(&mut self, channels: &[usize]) -> ConnectionId {
+        let id = self.request(channels);
+        self.acknowledge_all();
+        while !self.streams.ready.is_empty() {
+            let ready = self.streams.ready.pop_front().unwrap();
+            self.streams.open(ready, &mut self.sockets);
+        }
+        id
+    }
+
+    fn publish(&mut self, channel: usize, text: &str) {
+        if let Some(id) = self.streams.find(format!("c{channel}").as_bytes()) {
+            self.streams.publish(id, &Rc::from(text.as_bytes()));
+        }
+        for (_, channels, expected) in self.expected.values_mut() {
+            if channels.contains(&channel) {
+                expected.push_str(text);
+            }
+        }
+    }
+
+    fn close(&mut self, id: ConnectionId) {
+        self.streams.close(id, CloseReason::PeerClosed, &mut self.sockets);
+        self.expected.remove(&id);
+    }
+
+    fn text(&self, id: ConnectionId) -> String {
+        self.sockets.text(self.expected[&id].0)
+    }
+
+    /// Gives every socket room and lets all events out.
+    fn settle(&mut self) {
+        self.sockets.room.values_mut().for_each(|room| *room = usize::MAX);
+        while self.streams.slice(256, &mut self.sockets) {}
+        let ids: Vec<_> = self.expected.keys().copied().collect();
+        for id in ids {
+            self.streams.flush(id, &mut self.sockets);
+        }
+    }
+
+    fn check(&self, seed: u64) {
+        for (id, (fd, channels, expected)) in &self.expected {
+            assert_eq!(&self.sockets.text(*fd), expected, "seed {seed}, {id:?} of {channels:?}");
+        }
+        assert_eq!(self.streams.intake_bytes(), 0, "seed {seed}");
+        assert_eq!(self.streams.connections(), self.expected.len(), "seed {seed}");
+    }
+}
+
+fn random_channels(random: &mut fastrand::Rng, of: Range<usize>) -> Vec<usize> {
+    let mut all: Vec<usize> = of.collect();
+    random.shuffle(&mut all);
+    let count = if random.bool() { 1 } else { random.usize(2..=all.len()) };
+    all.truncate(count);
+    all
+}
+
+#[test]
+fn every_stream_gets_its_events_once_and_in_order() {
+    for seed in 0..2_000 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut world = World::new(LIMITS);
+        let mut open = Vec::new();
+        for step in 0..random.usize(10..120) {
+            match random.usize(0..10) {
+                0..=1 => {
+                    let channels = random_channels(&mut random, 0..4);
+                    open.push(world.open(&channels));
+                }
+                2 if !open.is_empty() => {
+                    let id = open.swap_remove(random.usize(0..open.len()));
+                    world.close(id);
+                }
+                3 if !open.is_empty() => {
+                    // This reader takes a few more bytes, then nothing.
+                    let (fd, ..) = world.expected[&open[random.usize(0..open.len())]];
+                    world.sockets.room.insert(fd, random.usize(0..30));
+                }
+                4 if !open.is_empty() => {
+                    let id = open[random.usize(0..open.len())];
+                    world.sockets.room.insert(world.expected[&id].0, random.usize(0..90));
+                    world.streams.flush(id, &mut world.sockets);
+                }
+                5..=6 => {
+                    world.streams.slice(random.usize(1..6), &mut world.sockets);
+                }
+                _ => {
+                    let length = if random.u8(0..20) == 0 { 9_000 } else { random.usize(0..9) };
+                    let text = format!("<{step}{}>", ".".repeat(length));
+                    world.publish(random.usize(0..4), &text);
+                }
+            }
+        }
+        world.settle();
+        world.check(seed);
+    }
+}
+
+#[test]
+fn a_stream_waits_for_all_its_subscriptions() {
+    let mut world = World::new(LIMITS);
+    let id = world.request(&[0, 1]);
+    assert_eq!(world.text(id), "");
+    let asked = world.streams.next_asks(usize::MAX);
+    assert_eq!(asked.len(), 2);
+    world.streams.acknowledge(asked[1]);
+    world.streams.slice(9, &mut world.sockets);
+    assert_eq!(world.text(id), "");
+    world.streams.acknowledge(asked[0]);
+    world.streams.slice(9, &mut world.sockets);
+    assert_eq!(world.text(id), "head\n");
+}
+
+#[test]
+fn a_stream_opened_without_its_subscription_is_reset_once_it_stands() {
+    let mut world = World::new(LIMITS);
+    let early = world.request(&[0]);
+    world.streams.open(early, &mut world.sockets);
+    let patient = world.request(&[0]);
+    assert_eq!(world.text(early), "head\n");
+    world.acknowledge_all();
+    world.settle();
+    assert!(world.text(early).contains(r#""reason": "link-lost""#), "{}", world.text(early));
+    assert_eq!(world.text(patient), "head\n");
+}
+
+#[test]
+fn a_lost_link_resets_every_stream_once_and_names_all_its_channels() {
+    let mut world = World::new(LIMITS);
+    let one = world.open(&[0]);
+    let many = world.open(&[0, 1, 2]);
+    world.streams.link_down(&mut world.sockets);
+    let during = world.request(&[1]);
+    assert_eq!(world.text(during), "head\n", "with the link down a stream opens at once");
+    world.settle();
+    assert_eq!(world.text(one), "head\n", "not before the subscription stands again");
+    world.streams.link_up();
+    world.acknowledge_all();
+    world.publish(0, "after");
+    world.settle();
+    for id in [one, many, during] {
+        assert_eq!(world.text(id).matches("stream-reset").count(), 1, "{}", world.text(id));
+    }
+    assert!(world.text(one).contains(r#""channels": ["c0"]"#), "{}", world.text(one));
+    for name in ["c0", "c1", "c2"] {
+        assert!(world.text(many).contains(name), "{}", world.text(many));
+    }
+    assert!(world.text(many).ends_with("after") && world.text(one).ends_with("after"));
+}
+
+#[test]
+fn waiting_streams_open_when_the_link_is_lost() {
+    let mut world = World::new(LIMITS);
+    let id = world.request(&[0, 1]);
+    world.streams.link_down(&mut world.sockets);
+    assert_eq!(world.text(id), "head\n");
+}
+
+#[test]
+fn an_unused_channel_is_unsubscribed_after_a_while_unless_somebody_comes_back() {
+    let mut world = World::new(LIMITS);
+    let (a, b) = (world.open(&[0]), world.open(&[1]));
+    world.close(a);
+    world.close(b);
+    world.streams.set_time(Tick(9), 0);
+    assert_eq!(world.streams.lapsed(), Vec::<Vec<u8>>::new());
+    let back = world.open(&[1]);
+    assert_eq!(world.text(back), "head\n", "a lingering subscription still stands");
+    world.streams.set_time(Tick(10), 0);
+    assert_eq!(world.streams.lapsed(), [b"c0".to_vec()]);
+    assert!(world.streams.find(b"c0").is_none());
+    world.close(back);
+    world.streams.set_time(Tick(30), 0);
+    assert_eq!(world.streams.lapsed(), [b"c1".to_vec()]);
+    assert!(world.streams.channels.is_empty());
+}
+
+#[test]
+fn a_slow_consumer_is_closed_and_others_are_not_delayed() {
+    let mut world = World::new(StreamLimits { max_pending_bytes: 100, ..LIMITS });
+    let (slow, quick) = (world.open(&[0]), world.open(&[0]));
+    world.sockets.room.insert(world.expected[&slow].0, 3);
+    for n in 0..30 {
+        world.publish(0, &format!("<{n:06}>"));
+        while world.streams.slice(256, &mut world.sockets) {}
+    }
+    assert!(world.streams.get(slow).is_none());
+    assert_eq!(world.streams.counters.closed(CloseReason::SlowConsumer), 1);
+    assert_eq!(world.text(quick).len(), "head\n".len() + 30 * 8);
+}
+
+#[test]
+fn one_event_larger_than_the_pending_bound_always_fits() {
+    let mut world = World::new(StreamLimits { max_pending_bytes: 100, ..LIMITS });
+    let id = world.open(&[0]);
+    world.sockets.room.insert(world.expected[&id].0, 3);
+    world.publish(0, &"x".repeat(100_000));
+    world.settle();
+    world.check(0);
+}
+
+#[test]
+fn a_broken_connection_is_closed_by_the_send_that_finds_it() {
+    let mut world = World::new(LIMITS);
+    let (broken, whole) = (world.open(&[0]), world.open(&[0]));
+    world.sockets.broken.push(world.expected[&broken].0);
+    world.publish(0, "text");
+    while world.streams.slice(256, &mut world.sockets) {}
+    assert!(world.streams.get(broken).is_none());
+    assert_eq!(world.text(whole), "head\ntext");
+}
+
+#[test]
+fn events_of_a_burst_leave_in_one_send() {
+    let mut world = World::new(LIMITS);
+    let ids: Vec<_> = [&[0][..], &[0, 1]].iter().map(|c| world.open(c)).collect();
+    let before = world.sockets.sends;
+    (0..20).for_each(|n| world.publish(0, &format!("<{n}>")));
+    world.settle();
+    assert_eq!(world.sockets.sends - before, ids.len());
+    world.check(0);
+}
+
+#[test]
+fn a_flood_stays_within_the_intake_bound_and_its_streams_are_told() {
+    let bound = 10_000;
+    let mut world = World::new(StreamLimits { max_intake_bytes: bound, ..LIMITS });
+    let flooded = world.open(&[0]);
+    let calm = world.open(&[1]);
+    let both = world.open(&[0, 1]);
+    world.publish(1, "<calm>");
+    for n in 0..2_000 {
+        world.publish(0, &format!("<{n:04}{}>", "x".repeat(50)));
+        assert!(world.streams.intake_bytes() <= bound);
+    }
+    world.settle();
+    assert_eq!(world.text(calm), "head\n<calm>");
+    for id in [flooded, both] {
+        let text = world.text(id);
+        assert_eq!(text.matches(r#""reason": "overload""#).count(), 1, "{text}");
+        assert!(text.contains("<1999x") && !text.contains("<0000x"));
+        assert!(text.find("stream-reset") < text.find('<'), "{text}");
+    }
+    assert_eq!(world.streams.intake_bytes(), 0);
+    assert!(world.streams.counters.overload.get() > 1_000);
+}
+
+#[test]
+fn silence_never_exceeds_the_heartbeat_and_busy_streams_get_none() {
+    let interval = 20;
+    let mut world = World::new(StreamLimits { heartbeat_ticks: interval, ..LIMITS });
+    let silent: Vec<_> = (0..30).map(|_| world.open(&[0])).collect();
+    let many = world.open(&[0, 2]);
+    let busy = world.open(&[1]);
+    let mut last = HashMap::new();
+    for tick in 1..200 {
+        world.streams.set_time(Tick(tick), 0);
+        if tick % 5 == 0 {
+            world.publish(1, "<busy>");
+            while world.streams.slice(256, &mut world.sockets) {}
+        }
+        let quota = world.streams.sweep_quota();
+        assert_eq!(world.streams.sweep(quota, usize::MAX, &mut world.sockets), 0);
+        for id in silent.iter().chain([&many]) {
+            let length = world.text(*id).len();
+            let seen = last.entry(*id).or_insert((length, tick));
+            if seen.0 != length {
+                *seen = (length, tick);
+            }
+            assert!(tick - seen.1 <= interval, "{id:?} silent for {} ticks", tick - seen.1);
+        }
+    }
+    let heartbeat = std::str::from_utf8(HEARTBEAT).unwrap();
+    let count = world.text(silent[0]).matches(heartbeat).count();
+    assert!((8..=11).contains(&count), "{count} heartbeats in 200 ticks");
+    assert!(!world.text(busy).contains(heartbeat));
+}
+
+#[test]
+fn merging_waits_its_time() {
+    let mut world = World::new(StreamLimits { coalesce_ms: 50, ..LIMITS });
+    let id = world.open(&[0]);
+    world.publish(0, "a");
+    assert!(!world.streams.slice(256, &mut world.sockets));
+    assert_eq!(world.text(id), "head\n");
+    assert_eq!(world.streams.merging_until(), Some(50));
+    world.streams.set_time(Tick(0), 49);
+    world.publish(0, "b");
+    world.streams.slice(256, &mut world.sockets);
+    assert_eq!(world.text(id), "head\n");
+    let before = world.sockets.sends;
+    world.streams.set_time(Tick(0), 50);
+    world.streams.slice(256, &mut world.sockets);
+    assert_eq!((world.text(id), world.sockets.sends - before), ("head\nab".to_owned(), 1));
+}
+
+#[test]
+fn resets_reach_streams_of_several_channels_merged() {
+    let mut world = World::new(LIMITS);
+    let id = world.open(&[0, 1, 2]);
+    for n in 0..2 {
+        let channel = world.streams.find(format!("c{n}").as_bytes()).unwrap();
+        world.streams.reset(channel, ResetReason::Oversize);
+    }
+    world.settle();
+    assert_eq!(world.text(id).matches("stream-reset").count(), 1);
+    assert!(world.text(id).contains(r#""channels": ["c0", "c1"]"#), "{}", world.text(id));
+}
