@@ -2,7 +2,9 @@
 
 pub mod event_stream;
 pub mod format;
+pub mod http;
 pub mod json;
+pub mod target;
 pub mod utf8;
 
 #[cfg(test)]
