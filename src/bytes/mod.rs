@@ -1,1 +1,3 @@
 //! Floor 1: pure functions on bytes; no state, no socket, no clock.
+
+pub mod resp;
