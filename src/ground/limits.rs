@@ -73,6 +73,9 @@ pub const BROKER_UNAUTHENTICATED_BYTES_MAX: usize = 64 * 1024;
 /// Arguments of one RESP command.
 pub const BROKER_ARGUMENTS_MAX: usize = 4096;
 
+/// What a RESP command may take besides its longest argument: a script and 512 channels, and more.
+pub const BROKER_COMMAND_BYTES_SPARE: usize = 1024 * 1024;
+
 /// Commands queued by one MULTI, bytes and count.
 pub const BROKER_TRANSACTION_BYTES_MAX: usize = 16 * 1024 * 1024;
 
