@@ -4,6 +4,8 @@ pub mod event_stream;
 pub mod format;
 pub mod http;
 pub mod json;
+pub mod resp;
+pub mod resp_request;
 pub mod target;
 pub mod utf8;
 

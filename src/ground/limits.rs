@@ -58,6 +58,12 @@ pub const LINK_READ_BYTES_MAX: usize = 1024 * 1024;
 /// Longest line of the Redis protocol that is no payload (a reply, an error, a length).
 pub const RESP_LINE_BYTES_MAX: usize = 64 * 1024;
 
+/// A reply, or a push that is no message: pages of history and lists of subscriptions stay far below.
+pub const RESP_REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Aggregates within aggregates in a reply. EXEC around XRANGE needs 4; the decoder recurses.
+pub const RESP_DEPTH_MAX: usize = 8;
+
 /// A RESP client's unread output after which it is closed (Redis: client-output-buffer-limit).
 pub const BROKER_OUTPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -66,6 +72,9 @@ pub const BROKER_UNAUTHENTICATED_BYTES_MAX: usize = 64 * 1024;
 
 /// Arguments of one RESP command.
 pub const BROKER_ARGUMENTS_MAX: usize = 4096;
+
+/// What a RESP command may take besides its longest argument: a script and 512 channels, and more.
+pub const BROKER_COMMAND_BYTES_SPARE: usize = 1024 * 1024;
 
 /// Commands queued by one MULTI, bytes and count.
 pub const BROKER_TRANSACTION_BYTES_MAX: usize = 16 * 1024 * 1024;
