@@ -1,12 +1,14 @@
-//! Other people's programs: Python environments, Node packages, Chromium. `tests/run` installs them.
+//! Other people's programs, installed by `tests/install`: Python, Node, Chromium, redis-cli.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::address::Address;
+
 /// A Python program of `tests/clients` in the environment of that name.
 pub(crate) fn python(environment: &str, program: &str) -> Command {
     let interpreter = tests().join(".venv").join(environment).join("bin/python");
-    assert!(interpreter.exists(), "{} is missing; see tests/run", interpreter.display());
+    assert!(interpreter.exists(), "{} is missing; see tests/install", interpreter.display());
     let mut command = Command::new(interpreter);
     command.arg(clients().join(program));
     command
@@ -15,9 +17,16 @@ pub(crate) fn python(environment: &str, program: &str) -> Command {
 /// A Node program of `tests/clients`.
 pub(crate) fn node(program: &str) -> Command {
     let packages = clients().join("node_modules");
-    assert!(packages.exists(), "{} is missing; see tests/run", packages.display());
+    assert!(packages.exists(), "{} is missing; see tests/install", packages.display());
     let mut command = Command::new("node");
     command.current_dir(clients()).arg(program);
+    command
+}
+
+/// `redis-cli` on a Redis, or on what claims to be one.
+pub(crate) fn redis_cli(address: &Address) -> Command {
+    let mut command = Command::new("redis-cli");
+    command.args(["-h", "127.0.0.1", "-p", &address.port().to_string()]);
     command
 }
 

@@ -10,4 +10,5 @@ pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod server;
+pub(crate) mod site;
 pub(crate) mod stream;

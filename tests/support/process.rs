@@ -30,7 +30,7 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{name} did not start: {error}; see tests/run"));
+            .unwrap_or_else(|error| panic!("{name} did not start: {error}; see tests/install"));
         let output = Lines::read(child.stdout.take().unwrap());
         let errors = Lines::read(child.stderr.take().unwrap());
         Self { name, child: RefCell::new(child), output, errors }
