@@ -1,4 +1,4 @@
-//! Every bound of the program that is not an option: the unit last in the name, the reason beside it.
+//! Every bound of the program that is not an option: unit last in the name, reason beside it.
 
 use std::time::Duration;
 

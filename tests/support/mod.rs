@@ -1,0 +1,14 @@
+//! Real parts for the tests: the binary, a Redis, streams, and other people's clients.
+#![allow(dead_code, reason = "each test binary uses its own share of these parts")]
+
+pub(crate) mod address;
+pub(crate) mod clients;
+pub(crate) mod clock;
+pub(crate) mod crowd;
+pub(crate) mod event_source;
+pub(crate) mod http;
+pub(crate) mod process;
+pub(crate) mod redis;
+pub(crate) mod server;
+pub(crate) mod site;
+pub(crate) mod stream;

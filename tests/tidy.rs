@@ -1,0 +1,375 @@
+//! The house rules that neither compiler nor clippy know: which floor may name which, where the
+//! sharp tools are kept, how long things may get. Every checker is shown to find what it is for.
+#![cfg(test)]
+
+use std::fs;
+use std::path::Path;
+
+const COLUMNS_MAX: usize = 100;
+const FUNCTION_LINES_MAX: usize = 70;
+const FILE_LINES_MAX: usize = 700;
+
+/// Directories of `src`, from the lowest floor up.
+const FLOORS: [&str; 7] = ["ground", "bytes", "state", "sys", "io", "worker", "process"];
+
+/// A word of code, and the only files (or beginnings of paths) below `src` that may use it.
+const KEPT_IN: [(&str, &[&str]); 4] = [
+    ("monoio", &["src/sys/runtime.rs"]),
+    ("unsafe", &["src/sys/raw.rs"]),
+    ("httparse", &["src/bytes/http.rs", "src/bytes/http/"]),
+    ("redis_protocol", &["src/bytes/resp.rs", "src/bytes/resp/"]),
+];
+
+/// Words that mark unfinished work; put together here, so that this file is free of them.
+const UNFINISHED: [&str; 4] = [
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("to", "do!"),
+    concat!("unimplemen", "ted!"),
+];
+
+/// Hosts of package registries: clients find them by their own settings.
+const REGISTRY_HOSTS: [&str; 7] = [
+    concat!("npm", "js.org"),
+    concat!("npm", "js.com"),
+    concat!("py", "pi.org"),
+    concat!("python", "hosted.org"),
+    concat!("deb.", "debian.org"),
+    concat!("static.", "crates.io"),
+    concat!("index.", "crates.io"),
+];
+
+/// A file of the project: its path from the root, and its text.
+struct File {
+    path: String,
+    text: String,
+}
+
+#[test]
+fn floors_name_only_what_is_below_them() {
+    check(&sources(), floor_problems);
+}
+
+#[test]
+fn sharp_tools_stay_in_their_drawers() {
+    check(&sources(), drawer_problems);
+}
+
+#[test]
+fn lines_functions_and_files_are_short() {
+    check(&rust_files(), length_problems);
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    check(&rust_files(), header_problems);
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    check(&rust_files(), unfinished_problems);
+}
+
+#[test]
+fn no_registry_host_is_named() {
+    check(&all_files(), registry_problems);
+}
+
+fn check(files: &[File], checker: fn(&File) -> Vec<String>) {
+    assert!(!files.is_empty(), "no files to check");
+    let problems: Vec<String> = files
+        .iter()
+        .flat_map(|file| {
+            checker(file).into_iter().map(|problem| format!("{}: {problem}", file.path))
+        })
+        .collect();
+    assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
+}
+
+/// Says where a file names a floor above its own. `lib.rs` and `main.rs` are above all floors.
+fn floor_problems(file: &File) -> Vec<String> {
+    let Some(own) = floor_of(&file.path) else { return Vec::new() };
+    let code: String = file.text.lines().map(|line| code_of(line).to_owned() + "\n").collect();
+    let mut problems = Vec::new();
+    for root in ["crate::", "corecast::", "super::super::"] {
+        for (position, _) in code.match_indices(root) {
+            for name in names_after(&code[position + root.len()..]) {
+                let named = FLOORS.iter().position(|floor| *floor == name);
+                if named.is_some_and(|named| named > own) {
+                    problems.push(format!("{} must not know {root}{name}", FLOORS[own]));
+                }
+            }
+        }
+    }
+    problems
+}
+
+fn floor_of(path: &str) -> Option<usize> {
+    let directory = path.strip_prefix("src/")?.split('/').next()?;
+    FLOORS.iter().position(|floor| *floor == directory.trim_end_matches(".rs"))
+}
+
+/// The first segments of a path or of a group of paths: `io` of `io::listener`, and `io` and
+/// `state` of `{io::{a, b}, state}`.
+fn names_after(code: &str) -> Vec<&str> {
+    let Some(group) = code.strip_prefix('{') else { return first_word(code).into_iter().collect() };
+    let (mut depth, mut start, mut names) = (0, 0, Vec::new());
+    for (position, character) in group.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                names.extend(first_word(&group[start..position]));
+                start = position + 1;
+                if character == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+fn first_word(code: &str) -> Option<&str> {
+    code.trim_start().split(|character| !is_word(character)).next().filter(|word| !word.is_empty())
+}
+
+fn is_word(character: char) -> bool {
+    character.is_alphanumeric() || character == '_'
+}
+
+fn drawer_problems(file: &File) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (number, line) in (1..).zip(file.text.lines()) {
+        for word in code_of(line).split(|character| !is_word(character)) {
+            let Some((_, homes)) = KEPT_IN.iter().find(|(kept, _)| *kept == word) else { continue };
+            if !homes.iter().any(|home| file.path.starts_with(home)) {
+                problems.push(format!("line {number}: {word} belongs in {}", homes[0]));
+            }
+        }
+    }
+    problems
+}
+
+/// A line without its comment. A string with ` //` in it is taken for one; that only hides code.
+fn code_of(line: &str) -> &str {
+    let is_comment =
+        |position: &usize| line[..*position].chars().next_back().is_none_or(char::is_whitespace);
+    let comment = line.match_indices("//").map(|(position, _)| position).find(is_comment);
+    comment.map_or(line, |position| &line[..position])
+}
+
+fn length_problems(file: &File) -> Vec<String> {
+    let lines: Vec<&str> = file.text.lines().collect();
+    let mut problems = Vec::new();
+    if lines.len() > FILE_LINES_MAX {
+        problems.push(format!("{} lines are more than {FILE_LINES_MAX}", lines.len()));
+    }
+    for (index, line) in lines.iter().enumerate() {
+        let columns = line.chars().count();
+        if columns > COLUMNS_MAX {
+            problems.push(format!("line {}: {columns} columns", index + 1));
+        }
+        if let Some(name) = function_name(line) {
+            let length = function_lines(&lines[index..]);
+            if length > FUNCTION_LINES_MAX {
+                problems.push(format!("line {}: {name} has {length} lines", index + 1));
+            }
+        }
+    }
+    problems
+}
+
+fn function_name(line: &str) -> Option<&str> {
+    let (before, after) = code_of(line).split_once("fn ")?;
+    let is_qualifier = |word: &str| {
+        matches!(word, "const" | "async" | "unsafe" | "extern" | "\"C\"") || word.starts_with("pub")
+    };
+    before.split_whitespace().all(is_qualifier).then(|| first_word(after))?
+}
+
+/// Lines of the function that begins with the first line, as rustfmt lays it out: to the brace at
+/// its own indentation, or to the semicolon of one without a body.
+fn function_lines(lines: &[&str]) -> usize {
+    let indentation = lines[0].len() - lines[0].trim_start().len();
+    let mut has_body = false;
+    for (index, line) in lines.iter().enumerate() {
+        let code = code_of(line).trim_end();
+        let is_closing = code.len() == indentation + 1 && code.ends_with('}');
+        let is_whole = !has_body && (code.ends_with(';') || code.ends_with('}'));
+        if is_closing || is_whole {
+            return index + 1;
+        }
+        has_body |= code.ends_with('{');
+    }
+    lines.len()
+}
+
+fn header_problems(file: &File) -> Vec<String> {
+    let has_header = file.text.starts_with("//! ");
+    if has_header { Vec::new() } else { vec!["does not begin with a `//!` sentence".to_owned()] }
+}
+
+fn unfinished_problems(file: &File) -> Vec<String> {
+    problems_with(file, &UNFINISHED)
+}
+
+fn registry_problems(file: &File) -> Vec<String> {
+    problems_with(file, &REGISTRY_HOSTS)
+}
+
+fn problems_with(file: &File, words: &[&str]) -> Vec<String> {
+    let find = |(number, line): (usize, &str)| {
+        let word = words.iter().find(|word| line.contains(**word))?;
+        Some(format!("line {number}: {word}"))
+    };
+    (1..).zip(file.text.lines()).filter_map(find).collect()
+}
+
+fn sources() -> Vec<File> {
+    rust_files().into_iter().filter(|file| file.path.starts_with("src/")).collect()
+}
+
+fn rust_files() -> Vec<File> {
+    all_files().into_iter().filter(|file| file.path.ends_with(".rs")).collect()
+}
+
+/// All files of the project but those that tools fill.
+fn all_files() -> Vec<File> {
+    let mut files = Vec::new();
+    collect(Path::new(env!("CARGO_MANIFEST_DIR")), "", &mut files);
+    files
+}
+
+fn collect(root: &Path, directory: &str, files: &mut Vec<File>) {
+    const FILLED_BY_TOOLS: [&str; 6] =
+        ["target", ".git", "node_modules", ".venv", "corpus", "Cargo.lock"];
+    for entry in fs::read_dir(root.join(directory)).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if FILLED_BY_TOOLS.contains(&name.as_str()) {
+            continue;
+        }
+        let path = if directory.is_empty() { name } else { format!("{directory}/{name}") };
+        if entry.file_type().unwrap().is_dir() {
+            collect(root, &path, files);
+        } else if let Ok(bytes) = fs::read(entry.path()) {
+            files.push(File { path, text: String::from_utf8_lossy(&bytes).into_owned() });
+        }
+    }
+}
+
+/// The checkers find what they are for, and nothing else.
+mod checkers {
+    use super::*;
+
+    fn problems(checker: fn(&File) -> Vec<String>, path: &str, text: &str) -> usize {
+        checker(&File { path: path.to_owned(), text: text.to_owned() }).len()
+    }
+
+    #[test]
+    fn find_arrows_that_point_up() {
+        for (path, text, expected) in [
+            ("src/bytes/http.rs", "use crate::ground::limits;", 0),
+            ("src/bytes/http.rs", "use crate::bytes::target;", 0),
+            ("src/bytes/http.rs", "use crate::state::slab;", 1),
+            ("src/bytes/http.rs", "let x = crate::worker::run();", 1),
+            ("src/bytes/http.rs", "// crate::worker calls this.", 0),
+            ("src/bytes/http.rs", "use crate::{ground, io::{a, b}, state::{self, process}};", 2),
+            ("src/bytes/http.rs", "use crate::{\n    ground,\n    sys,\n};", 1),
+            ("src/state/slab/page.rs", "use super::super::io::listener;", 1),
+            ("src/state.rs", "use crate::sys::clock;", 1),
+            ("src/process/server.rs", "use crate::worker::Worker;", 0),
+            ("src/ground/ids.rs", "use crate::bytes::http;", 1),
+            ("src/main.rs", "use corecast::process;", 0),
+            ("src/io/broker.rs", "use corecast::process;", 1),
+        ] {
+            assert_eq!(problems(floor_problems, path, text), expected, "{path}: {text}");
+        }
+    }
+
+    #[test]
+    fn find_sharp_tools_elsewhere() {
+        for (path, text, expected) in [
+            ("src/sys/runtime.rs", "use monoio::net::TcpStream;", 0),
+            ("src/io/listener.rs", "use monoio::net::TcpStream;", 1),
+            ("src/io/listener.rs", "/// Why monoio is not used: …", 0),
+            ("src/sys/raw.rs", "unsafe { libc::close(1) }", 0),
+            ("src/sys/socket.rs", "unsafe { libc::close(1) }", 1),
+            ("src/lib.rs", "#![deny(unsafe_code)]", 0),
+            ("src/bytes/http.rs", "use httparse::Request;", 0),
+            ("src/bytes/http/tests.rs", "use httparse::Request;", 0),
+            ("src/bytes/target.rs", "let s = \"http://x\"; httparse::parse();", 1),
+            ("src/bytes/resp.rs", "use redis_protocol::resp3;", 0),
+            ("src/io/link.rs", "use redis_protocol::resp3;", 1),
+        ] {
+            assert_eq!(problems(drawer_problems, path, text), expected, "{path}: {text}");
+        }
+    }
+
+    #[test]
+    fn find_long_lines() {
+        let of = |columns: usize| format!("//! {}\n", "ü".repeat(columns - 4));
+        assert_eq!(problems(length_problems, "src/a.rs", &of(COLUMNS_MAX)), 0);
+        assert_eq!(problems(length_problems, "src/a.rs", &of(COLUMNS_MAX + 1)), 1);
+    }
+
+    #[test]
+    fn find_long_files() {
+        let of = |lines: usize| "//! x\n".repeat(lines);
+        assert_eq!(problems(length_problems, "src/a.rs", &of(FILE_LINES_MAX)), 0);
+        assert_eq!(problems(length_problems, "src/a.rs", &of(FILE_LINES_MAX + 1)), 1);
+    }
+
+    #[test]
+    fn find_long_functions() {
+        let heads = [
+            "fn name() {",
+            "    pub(crate) async fn name(&self) -> u8 {",
+            "    const fn name<T>(\n        long: T,\n    ) -> u8 {",
+        ];
+        for head in heads {
+            let indentation = &head[..head.len() - head.trim_start().len()];
+            let of = |lines: usize| {
+                let body = format!("{indentation}    if x {{ y(); }}\n");
+                let inner = lines - head.lines().count() - 1;
+                format!("{head}\n{}{indentation}}}\n\nstruct S;\n", body.repeat(inner))
+            };
+            assert_eq!(problems(length_problems, "src/a.rs", &of(FUNCTION_LINES_MAX)), 0, "{head}");
+            let too_long = of(FUNCTION_LINES_MAX + 1);
+            assert_eq!(problems(length_problems, "src/a.rs", &too_long), 1, "{head}");
+        }
+        let short = "trait T {\n    fn a();\n    fn b(\n        c: u8,\n    );\n    fn d() {}\n}\n";
+        let text = short.to_owned() + &"struct S;\n".repeat(100);
+        assert_eq!(problems(length_problems, "src/a.rs", &text), 0);
+    }
+
+    #[test]
+    fn find_files_without_a_header() {
+        assert_eq!(problems(header_problems, "src/a.rs", "//! What it is.\n"), 0);
+        assert_eq!(problems(header_problems, "src/a.rs", "use std::fs;\n//! Late.\n"), 1);
+        assert_eq!(problems(header_problems, "src/a.rs", ""), 1);
+    }
+
+    #[test]
+    fn find_unfinished_work() {
+        for word in UNFINISHED {
+            let text = format!("fn a() {{\n    // {word} later\n}}\n");
+            assert_eq!(problems(unfinished_problems, "src/a.rs", &text), 1, "{word}");
+        }
+        assert_eq!(
+            problems(unfinished_problems, "src/a.rs", "// What is to do here, is done.\n"),
+            0
+        );
+    }
+
+    #[test]
+    fn find_registry_hosts() {
+        for host in REGISTRY_HOSTS {
+            let text = format!("\"resolved\": \"https://{host}/x\"");
+            assert_eq!(problems(registry_problems, "package-lock.json", &text), 1, "{host}");
+        }
+        assert_eq!(problems(registry_problems, "README.md", "https://example.org/"), 0);
+    }
+}
