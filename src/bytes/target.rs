@@ -57,7 +57,7 @@ pub enum BadTarget {
 }
 
 impl Routes {
-    /// Compiles the templates; none of them: `/events/{*channel}` for one channel, and `/events` and
+    /// Compiles the templates. None of them: `/events/{*channel}` for one channel, `/events` and
     /// `/events/` with a repeatable `?channel=`.
     ///
     /// # Errors
@@ -80,8 +80,8 @@ impl Routes {
 
     /// Finds the route of an origin-form, and the channels it asks for. An empty path is `/`.
     ///
-    /// The raw path is matched and only then decoded, so `%2F` does not divide segments. Costs a walk
-    /// through the routes' tree, a pass over the target and O(n²) comparisons for n channels.
+    /// The raw path is matched and only then decoded, so `%2F` does not divide segments. Costs a
+    /// walk through the routes' tree, a pass over the target, O(n²) comparisons for n channels.
     #[must_use]
     pub fn resolve(&self, target: &[u8]) -> Resolved {
         let (path, query) = split_once(target, b'?');
@@ -206,8 +206,8 @@ impl Routes {
 }
 
 impl Reserved {
-    /// `subscribe_ahead` are names in Redis; where they begin with `strip_prefix`, clients know them
-    /// without.
+    /// `subscribe_ahead` are names in Redis; where they begin with `strip_prefix`, clients know
+    /// them without.
     #[must_use]
     pub fn new(subscribe_ahead: &[Vec<u8>], strip_prefix: &[u8]) -> Self {
         let stripped = subscribe_ahead.iter().filter_map(|name| name.strip_prefix(strip_prefix));

@@ -1,6 +1,8 @@
 //! Settings: valid values, parsed once by floor 6, read by every floor.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,9 +14,9 @@ pub struct Config {
     /// The Redis to subscribe to; `None` runs the embedded broker.
     pub redis: Option<RedisAddress>,
     pub broker_listen: ListenAddress,
-    pub broker_password: Option<String>,
+    pub broker_password: Option<Secret>,
     pub admin_listen: ListenAddress,
-    pub admin_token: Option<String>,
+    pub admin_token: Option<Secret>,
     /// Invariant: at least 1.
     pub workers: usize,
     pub pin: bool,
@@ -40,7 +42,7 @@ pub struct Config {
     /// `None`: the kernel's default.
     pub dead_peer_timeout: Option<Duration>,
     pub coalesce: Duration,
-    /// Exact origins.
+    /// Exact origins as browsers send them: lower case, no default port.
     pub cors_origins: Vec<String>,
     pub drain_time: Duration,
 }
@@ -65,7 +67,7 @@ pub enum ListenAddress {
 pub struct RedisAddress {
     pub endpoint: RedisEndpoint,
     pub username: Option<String>,
-    pub password: Option<String>,
+    pub password: Option<Secret>,
     pub database: u32,
 }
 
@@ -102,6 +104,10 @@ pub struct FormatRule {
     pub format: Format,
 }
 
+/// A password or token: readable as a `str`, but never part of a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
 /// How a payload becomes an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -112,4 +118,84 @@ pub enum Format {
     DjangoEventstream,
     Laravel,
     Anycable,
+}
+
+impl ListenAddress {
+    /// Whether only this host can reach it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for RedisEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl From<String> for Secret {
+    fn from(secret: String) -> Self {
+        Self(secret)
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(secret: &str) -> Self {
+        Self(secret.to_owned())
+    }
+}
+
+impl Deref for Secret {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_readable_but_not_shown() {
+        let secret = Some(Secret::from("hunter2"));
+        assert_eq!(secret.as_deref(), Some("hunter2"));
+        assert_eq!(format!("{secret:?}"), "Some(***)");
+    }
+
+    #[test]
+    fn only_loopback_and_unix_addresses_are_local() {
+        let is_local = |text: &str| ListenAddress::Tcp(text.parse().unwrap()).is_local();
+        for local in ["127.0.0.1:1", "127.8.9.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(is_local(local), "{local}");
+        }
+        for open in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
+            assert!(!is_local(open), "{open}");
+        }
+        assert!(ListenAddress::Unix("/run/x".into()).is_local());
+    }
 }

@@ -1,1 +1,5 @@
 //! Floor 6: the process: command line, threads, signals, exit code.
+
+pub mod cli;
+pub mod log;
+pub mod publish;

@@ -1,3 +1,5 @@
+//! Heads, good and bad, and the bytes of our answers.
+
 use proptest::prelude::*;
 
 use super::*;

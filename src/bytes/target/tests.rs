@@ -1,3 +1,5 @@
+//! Route templates, and what targets ask for by them.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,0 +1,333 @@
+//! `corecast publish`: one event, or one per line of standard input, to Redis or the broker.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::bytes::event_stream::Event;
+use crate::bytes::format::encode_envelope;
+use crate::bytes::resp::encode_command;
+use crate::ground::config::{RedisAddress, RedisEndpoint};
+use crate::ground::limits::{LINK_DEADLINE, RESP_LINE_BYTES_MAX};
+
+#[cfg(test)]
+mod tests;
+
+/// What to publish, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishOptions {
+    pub server: RedisAddress,
+    pub channel: Vec<u8>,
+    /// `None`: every line of standard input is an event.
+    pub data: Option<Vec<u8>>,
+    pub event_fields: EventFields,
+}
+
+/// The fields of an event beside its data. With any of them the payload is an envelope, which every
+/// format reads; without, it is the data as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventFields {
+    pub event: Option<String>,
+    pub id: Option<String>,
+    pub retry: Option<Duration>,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    pub events: u64,
+    /// Subscribers of Redis, summed over the events: workers of corecast that have the channel.
+    pub receivers: u64,
+}
+
+/// Why publishing ended early.
+#[derive(Debug)]
+pub struct PublishError {
+    server: String,
+    problem: Problem,
+    published: Published,
+}
+
+#[derive(Debug)]
+enum Problem {
+    Unreachable(io::Error),
+    Link(io::Error),
+    Closed,
+    /// The server's answer, an error.
+    Refused(String),
+    /// The server's answer, which is none of Redis.
+    NotRedis,
+    Input(io::Error),
+    LineTooLong,
+}
+
+/// Publishes, and says on stdout or stderr what became of it; code 1 if it failed.
+#[must_use]
+pub fn run(options: &PublishOptions) -> ExitCode {
+    match publish(options, &mut io::stdin().lock()) {
+        Ok(published) => {
+            let receivers = count(published.receivers, "receiver");
+            // A closed pipe changes nothing about what was published.
+            let _ = match options.data {
+                Some(_) => writeln!(io::stdout(), "{receivers}"),
+                None => {
+                    let events = count(published.events, "event");
+                    writeln!(io::stdout(), "{events}, {receivers} in all")
+                }
+            };
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "corecast: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Publishes the data of `options`, or else the lines of `input`: those that have arrived together
+/// leave together, and none waits for one that has not arrived. A line ends in LF or CR LF.
+///
+/// # Errors
+/// [`PublishError`], which says how many events were published before.
+pub fn publish(
+    options: &PublishOptions,
+    input: &mut impl BufRead,
+) -> Result<Published, PublishError> {
+    let mut published = Published::default();
+    publish_to(options, input, &mut published).map_err(|problem| PublishError {
+        server: options.server.endpoint.to_string(),
+        problem,
+        published,
+    })?;
+    Ok(published)
+}
+
+fn publish_to(
+    options: &PublishOptions,
+    input: &mut impl BufRead,
+    published: &mut Published,
+) -> Result<(), Problem> {
+    let stream = connect(&options.server.endpoint).map_err(Problem::Unreachable)?;
+    let mut link =
+        Link { stream: BufReader::new(stream), commands: Vec::new(), unanswered: 0, published };
+    link.authenticate(&options.server)?;
+    match &options.data {
+        Some(data) => link.add(options, data)?,
+        None => link.add_lines(options, input)?,
+    }
+    link.flush()
+}
+
+trait Stream: Read + Write {}
+
+impl<T: Read + Write> Stream for T {}
+
+/// A connection to Redis, with the commands that are yet to be sent.
+struct Link<'a> {
+    stream: BufReader<Box<dyn Stream>>,
+    commands: Vec<u8>,
+    /// Invariant: the number of PUBLISHes in `commands`, at most [`BATCH_EVENTS_MAX`].
+    unanswered: usize,
+    published: &'a mut Published,
+}
+
+impl Link<'_> {
+    fn authenticate(&mut self, server: &RedisAddress) -> Result<(), Problem> {
+        let Some(password) = server.password.as_deref() else { return Ok(()) };
+        match server.username.as_deref() {
+            Some(username) => {
+                let arguments = [b"AUTH", username.as_bytes(), password.as_bytes()];
+                encode_command(&arguments, &mut self.commands);
+            }
+            None => encode_command(&[b"AUTH", password.as_bytes()], &mut self.commands),
+        }
+        self.send()?;
+        self.read_reply().map(drop)
+    }
+
+    fn add(&mut self, options: &PublishOptions, data: &[u8]) -> Result<(), Problem> {
+        let payload = payload(data, &options.event_fields);
+        encode_command(&[b"PUBLISH", &options.channel, &payload], &mut self.commands);
+        self.unanswered += 1;
+        if self.unanswered >= BATCH_EVENTS_MAX || self.commands.len() >= BATCH_BYTES_MAX {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn add_lines(
+        &mut self,
+        options: &PublishOptions,
+        input: &mut impl BufRead,
+    ) -> Result<(), Problem> {
+        // The start of a line whose end has not arrived.
+        let mut start = Vec::new();
+        loop {
+            let chunk = match input.fill_buf() {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                chunk => chunk.map_err(Problem::Input)?,
+            };
+            if chunk.is_empty() {
+                break;
+            }
+            for piece in chunk.split_inclusive(|&byte| byte == b'\n') {
+                match piece.strip_suffix(b"\n") {
+                    Some(line) if start.is_empty() => self.add(options, without_cr(line))?,
+                    Some(end) => {
+                        start.extend_from_slice(end);
+                        self.add(options, without_cr(&start))?;
+                        start.clear();
+                    }
+                    None => start.extend_from_slice(piece),
+                }
+            }
+            let consumed = chunk.len();
+            input.consume(consumed);
+            if start.len() > LINE_BYTES_MAX {
+                return Err(Problem::LineTooLong);
+            }
+            self.flush()?;
+        }
+        if start.is_empty() { Ok(()) } else { self.add(options, without_cr(&start)) }
+    }
+
+    /// Sends what is there and waits for the answers.
+    fn flush(&mut self) -> Result<(), Problem> {
+        self.send()?;
+        while self.unanswered > 0 {
+            let reply = self.read_reply()?;
+            let receivers = reply.strip_prefix(':').and_then(|number| number.parse::<u64>().ok());
+            self.published.receivers += receivers.ok_or(Problem::NotRedis)?;
+            self.published.events += 1;
+            self.unanswered -= 1;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self) -> Result<(), Problem> {
+        self.stream.get_mut().write_all(&self.commands).map_err(Problem::Link)?;
+        self.commands.clear();
+        Ok(())
+    }
+
+    /// A reply of one line, which all those to AUTH and PUBLISH are, without its line end.
+    fn read_reply(&mut self) -> Result<String, Problem> {
+        let mut line = Vec::new();
+        let bytes_max = u64::try_from(RESP_LINE_BYTES_MAX).unwrap_or(u64::MAX);
+        let mut bounded = self.stream.by_ref().take(bytes_max);
+        bounded.read_until(b'\n', &mut line).map_err(Problem::Link)?;
+        let text = match line.strip_suffix(b"\r\n") {
+            Some(text) => String::from_utf8_lossy(text),
+            None if line.is_empty() => return Err(Problem::Closed),
+            None => return Err(Problem::NotRedis),
+        };
+        match text.split_at_checked(1) {
+            Some(("-", error)) => Err(Problem::Refused(error.to_owned())),
+            Some((":" | "+", _)) => Ok(text.into_owned()),
+            _ => Err(Problem::NotRedis),
+        }
+    }
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let server = &self.server;
+        match &self.problem {
+            Problem::Unreachable(error) => write!(
+                f,
+                "cannot reach {server}: {error}; is corecast (or Redis) running there? (--redis or \
+                 --broker-listen name another address)"
+            ),
+            Problem::Link(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+            {
+                write!(f, "{server} did not answer within {} s", LINK_DEADLINE.as_secs())
+            }
+            Problem::Link(error) => write!(f, "connection to {server} lost: {error}"),
+            Problem::Closed => write!(f, "{server} closed the connection"),
+            Problem::Refused(reply) if reply.starts_with("NOAUTH") => write!(
+                f,
+                "{server} wants a password: give it with --broker-password, or in --redis \
+                 redis://user:password@host"
+            ),
+            Problem::Refused(reply) if reply.starts_with("WRONGPASS") => {
+                write!(f, "{server} refused the user or the password")
+            }
+            Problem::Refused(reply) => write!(f, "{server} refused: {reply}"),
+            Problem::NotRedis => write!(f, "{server} does not speak the Redis protocol"),
+            Problem::Input(error) => write!(f, "standard input cannot be read: {error}"),
+            Problem::LineTooLong => {
+                write!(f, "line too long: at most {LINE_BYTES_MAX} bytes are allowed")
+            }
+        }?;
+        match self.published.events {
+            0 => Ok(()),
+            events => write!(f, " ({} published before)", count(events, "event")),
+        }
+    }
+}
+
+impl std::error::Error for PublishError {}
+
+/// Connects to the first address that answers, with a bound on every wait.
+fn connect(endpoint: &RedisEndpoint) -> io::Result<Box<dyn Stream>> {
+    match endpoint {
+        RedisEndpoint::Unix(path) => {
+            let stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(Some(LINK_DEADLINE))?;
+            stream.set_write_timeout(Some(LINK_DEADLINE))?;
+            Ok(Box::new(stream))
+        }
+        RedisEndpoint::Tcp { host, port } => {
+            let mut failure = io::Error::new(ErrorKind::NotFound, "the name has no address");
+            for address in (host.as_str(), *port).to_socket_addrs()? {
+                match TcpStream::connect_timeout(&address, LINK_DEADLINE) {
+                    Ok(stream) => {
+                        stream.set_nodelay(true)?;
+                        stream.set_read_timeout(Some(LINK_DEADLINE))?;
+                        stream.set_write_timeout(Some(LINK_DEADLINE))?;
+                        return Ok(Box::new(stream));
+                    }
+                    Err(error) => failure = error,
+                }
+            }
+            Err(failure)
+        }
+    }
+}
+
+fn payload<'a>(data: &'a [u8], fields: &EventFields) -> Cow<'a, [u8]> {
+    if *fields == EventFields::default() {
+        return Cow::Borrowed(data);
+    }
+    let mut payload = Vec::new();
+    let event = Event {
+        event: fields.event.as_deref().unwrap_or_default().as_bytes().into(),
+        data: data.into(),
+        id: fields.id.as_ref().map(|id| id.as_bytes().into()),
+        retry_ms: fields.retry.map(|retry| u64::try_from(retry.as_millis()).unwrap_or(u64::MAX)),
+    };
+    encode_envelope(&event, &mut payload);
+    Cow::Owned(payload)
+}
+
+fn without_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+/// Events and bytes sent before their answers are read: so few answers fit into socket buffers, and
+/// neither side waits for the other to read.
+const BATCH_EVENTS_MAX: usize = 1024;
+const BATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// What Redis takes as one argument (proto-max-bulk-len).
+const LINE_BYTES_MAX: usize = 512 * 1024 * 1024;
