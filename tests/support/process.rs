@@ -120,11 +120,20 @@ impl Lines {
 
     /// The first line, of those seen and those to come, of which `pick` makes something; `None`
     /// at the end of the pipe or of [`PATIENCE`].
-    pub(crate) fn find<T>(&self, mut pick: impl FnMut(&str) -> Option<T>) -> Option<T> {
+    pub(crate) fn find<T>(&self, pick: impl FnMut(&str) -> Option<T>) -> Option<T> {
+        self.find_within(PATIENCE, pick)
+    }
+
+    /// [`Self::find`], with a patience of its own.
+    pub(crate) fn find_within<T>(
+        &self,
+        patience: Duration,
+        mut pick: impl FnMut(&str) -> Option<T>,
+    ) -> Option<T> {
         if let Some(found) = self.seen.borrow().iter().find_map(|line| pick(line)) {
             return Some(found);
         }
-        let deadline = Deadline::after(PATIENCE);
+        let deadline = Deadline::after(patience);
         while let Ok(line) = self.arriving.recv_timeout(deadline.left()?) {
             let found = pick(&line);
             self.seen.borrow_mut().push(line);

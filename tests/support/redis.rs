@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::process::Command;
 
+use rustix::process::Signal;
+
 use super::address::{Address, Socket};
 use super::clock::{PATIENCE, eventually};
 use super::process::Process;
@@ -41,6 +43,10 @@ impl Redis {
 
     pub(crate) fn publish(&self, channel: &str, payload: &str) -> i64 {
         self.client().publish(channel, payload)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// SIGKILL: its clients see the end of their connections and nothing more.

@@ -79,6 +79,13 @@ impl Stream {
         }
     }
 
+    /// Reads once what arrives within `wait`.
+    pub(crate) fn poll(&mut self, wait: Duration) {
+        if !self.ended {
+            self.fill(Deadline::after(wait));
+        }
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
         self.ended
     }
