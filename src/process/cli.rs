@@ -64,12 +64,13 @@ pub fn parse(
         path.map(PathBuf::from)
     });
     let layers = Layers::read(&command, &environment, file.as_deref()).map_err(Exit::Misused)?;
-    let command = layers
-        .apply(command, |_| true)
-        .mut_subcommand("serve", |serve| layers.apply(serve, |_| true))
-        .mut_subcommand("publish", |publish| {
+    let command = match matches.subcommand_name() {
+        None => layers.apply(command, |_| true),
+        Some("publish") => command.mut_subcommand("publish", |publish| {
             layers.apply(publish, |name| PUBLISH_SETTINGS.contains(&name))
-        });
+        }),
+        Some(other) => command.mut_subcommand(other, |other| layers.apply(other, |_| true)),
+    };
     let arguments = command
         .try_get_matches_from(arguments)
         .and_then(|matches| Arguments::from_arg_matches(&matches))
