@@ -3,7 +3,11 @@
 
 mod support;
 
+use std::io::Write;
+use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use support::address::Address;
@@ -39,6 +43,34 @@ fn ten_thousand_streams_get_every_message_once_and_in_order() {
     crowd.wait_done();
     println!("10,000 streams, 200 messages: {:?}", start.elapsed());
     assert_all_complete(&crowd.leave(), 10_000, |_| 199);
+}
+
+#[test]
+fn crowd_notices_what_is_lost_repeated_swapped_or_changed() {
+    let notices = |numbers: &[u32], change: &str| {
+        let mut answer = "HTTP/1.1 200 OK\r\n\r\nretry: 1\nid: 1\n\n".to_owned();
+        for number in numbers {
+            answer.push_str(&format!("data: {}{change}\n\n", payload(*number, 20)));
+        }
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let mut socket = listener.accept().unwrap().0;
+            socket.write_all(answer.as_bytes()).unwrap();
+            socket
+        });
+        let plan = Plan { threads: 1, ..Plan::of_one_channel(address, 1, |_| 3) };
+        let mut crowd = Crowd::gather(plan);
+        let complaint = catch_unwind(AssertUnwindSafe(|| crowd.wait_done()));
+        server.join().unwrap();
+        complaint.is_err()
+    };
+    assert!(!notices(&[0, 1, 2, 3], ""));
+    assert!(notices(&[0, 2, 3], ""));
+    assert!(notices(&[0, 1, 1, 2, 3], ""));
+    assert!(notices(&[0, 2, 1, 3], ""));
+    assert!(notices(&[1, 2, 3], ""));
+    assert!(notices(&[0, 1, 2, 3], "x"));
 }
 
 /// Channels of the streams with several: stream `i` has five of these twenty.

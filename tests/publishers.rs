@@ -132,10 +132,10 @@ fn laravel_reaches_its_channels_without_their_prefix() {
 
     let event = "App\\Events\\OrderShipped";
     let channels = ["laravel-database-orders", "laravel-database-private-user.7"];
-    let calls = json!([[channels, event, {"url": "https://example.org/7", "socket": null}]]);
+    let calls = json!([[channels, event, {"socket": null, "url": "https://example.org/7"}]]);
     publish(&redis, "redis-py-8", "publish_laravel.py", &calls);
 
-    let data = r#"{"url":"https:\/\/example.org\/7","socket":null}"#;
+    let data = r#"{"socket":null,"url":"https:\/\/example.org\/7"}"#;
     assert_says(orders.next_message(), event, data);
     assert_says(private.next_message(), event, data);
 }

@@ -16,7 +16,8 @@ use support::stream::{Stream, request};
 
 #[track_caller]
 fn assert_reset(message: &Message, reason: &str, channels: &[&str]) {
-    assert_eq!(message.event, "stream-reset", "{message:?}");
+    let start = message.data.get(..200).unwrap_or(&message.data);
+    assert_eq!(message.event, "stream-reset", "with the data {start}");
     let data: Value = serde_json::from_str(&message.data).unwrap();
     assert_eq!(data, json!({"reason": reason, "channels": channels}));
 }

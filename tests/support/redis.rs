@@ -70,6 +70,7 @@ fn run(port: u16, options: &[String]) -> Process {
     let process = Process::start(
         Command::new("redis-server")
             .args(["--save", "", "--appendonly", "no", "--bind", "127.0.0.1"])
+            .args(["--loglevel", "warning"])
             .args(["--port", &port.to_string()])
             .args(options),
     );
