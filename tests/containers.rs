@@ -1,5 +1,5 @@
-//! What containers refuse: io_uring, private descriptor tables, descriptors. The server runs all the
-//! same, and says what it had to do without.
+//! What containers refuse: io_uring, private descriptor tables, descriptors. The server runs all
+//! the same, and says what it had to do without.
 #![cfg(test)]
 
 mod support;

@@ -58,7 +58,8 @@ pub const LINK_READ_BYTES_MAX: usize = 1024 * 1024;
 /// Longest line of the Redis protocol that is no payload (a reply, an error, a length).
 pub const RESP_LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// A reply, or a push that is no message: pages of history and lists of subscriptions stay far below.
+/// A reply, or a push that is no message: pages of history and lists of subscriptions stay far
+/// below.
 pub const RESP_REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Aggregates within aggregates in a reply. EXEC around XRANGE needs 4; the decoder recurses.

@@ -95,7 +95,7 @@ impl Connections {
         ConnectionId { slot, generation }
     }
 
-    /// Makes the entry vacant; its rare state goes with it. The descriptor is the caller's to close.
+    /// Makes the entry vacant; its rare state goes with it. The caller closes the descriptor.
     pub fn remove(&mut self, id: ConnectionId) {
         self.set_rare(id.slot, Rare::Vacant);
         if let Some(entry) = self.get_mut(id) {

@@ -1,5 +1,5 @@
-//! What must hold for any bytes whatever: the bodies of the fuzz targets, which `tests/fuzz.rs` runs
-//! on seeded inputs and `tests/fuzz/run` on those that libFuzzer finds.
+//! What must hold for any bytes whatever: the bodies of the fuzz targets, which `tests/fuzz.rs`
+//! runs on seeded inputs and `tests/fuzz/run` on those that libFuzzer finds.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -376,7 +376,7 @@ const ITEMS: &[&[u8]] = &[
     b">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n>3\r\n$11\r\nunsubscribe\r\n_\r\n:0\r\n",
     b"%2\r\n+server\r\n$5\r\nredis\r\n+proto\r\n:3\r\n",
     b"*2\r\n$4\r\npong\r\n$0\r\n\r\n-ERR unknown\r\n:-9223372036854775808\r\n,1.5e3\r\n#t\r\n",
-    b"~2\r\n$-1\r\n*-1\r\n(12345678901234567890\r\n=7\r\ntxt:abc\r\n!3\r\nERR\r\n|1\r\n+a\r\n+b\r\n",
+    b"~2\r\n$-1\r\n*-1\r\n(12345678901234567\r\n=7\r\ntxt:abc\r\n!3\r\nERR\r\n|1\r\n+a\r\n+b\r\n",
 ];
 
 const PAYLOADS: &[&[u8]] = &[

@@ -1,3 +1,5 @@
+//! Events as bytes, and what a browser reads out of them.
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Payloads as publishers send them, whole and broken.
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

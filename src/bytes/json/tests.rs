@@ -1,3 +1,5 @@
+//! JSON as Python and PHP write it, and as nobody should.
+
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 

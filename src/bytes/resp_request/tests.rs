@@ -1,3 +1,5 @@
+//! Commands as clients send them, cut at every byte.
+
 use proptest::prelude::*;
 
 use super::super::resp::encode_command;

@@ -1,8 +1,9 @@
 //! The way of an event to streams of several channels.
 //!
 //! Channels take turns, so a stream served from its channels' own lists would see a later event
-//! before an earlier one. Streams of several channels therefore share one lane: a pass takes a range
-//! of arrivals, and each stream gets its events of that range, in order of arrival, in one send.
+//! before an earlier one. Streams of several channels therefore share one lane: a pass takes a
+//! range of arrivals, and each stream gets its events of that range, in order of arrival, in one
+//! send.
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::RawFd;
