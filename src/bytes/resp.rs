@@ -3,8 +3,8 @@
 //!
 //! Messages are what a link is made of, and the crate takes ten times as long for them. It also
 //! recurses into nested replies until the stack is gone, starts again at the first byte with every
-//! call, and waits without end for whatever length it was promised. So [`scan`] walks an item first,
-//! without recursion and within bounds, and the crate only sees items that are complete.
+//! call, and waits without end for whatever length it was promised. So [`scan`] walks an item
+//! first, without recursion and within bounds, and the crate only sees items that are complete.
 
 use std::fmt;
 
@@ -56,7 +56,7 @@ pub enum Reply<'a> {
     Other(Value<'a>),
 }
 
-/// The peer does not speak the protocol, or speaks it without bounds; the link is of no further use.
+/// The peer does not speak the protocol, or speaks it without bounds. The link is of no more use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolError {
     /// No type begins with this byte here.

@@ -1,3 +1,5 @@
+//! What Redis sends, whole, in pieces, wrong and at random.
+
 use super::*;
 use proptest::prelude::*;
 
@@ -79,7 +81,8 @@ fn items() -> Vec<(&'static str, Incoming<'static>)> {
         ("*2\r\n$1\r\na\r\n$-1\r\n", other(Value::Array(vec![string("a"), Value::Null]))),
         ("*2\r\n-ERR no\r\n_\r\n", other(Value::Array(vec![Value::Error(b"ERR no"), Value::Null]))),
         (
-            "*2\r\n*2\r\n$3\r\n1-0\r\n*2\r\n$1\r\nd\r\n$1\r\nx\r\n*2\r\n$3\r\n2-0\r\n*2\r\n$1\r\nd\r\n$1\r\ny\r\n",
+            "*2\r\n*2\r\n$3\r\n1-0\r\n*2\r\n$1\r\nd\r\n$1\r\nx\r\n\
+             *2\r\n$3\r\n2-0\r\n*2\r\n$1\r\nd\r\n$1\r\ny\r\n",
             other(Value::Array(vec![entry("1-0", "x"), entry("2-0", "y")])),
         ),
     ]
@@ -373,7 +376,8 @@ proptest! {
         for end in 0..length {
             let parsed = parse(&input[..end], 64);
             prop_assert!(
-                matches!(parsed, Ok(Parsed::Partial { needed }) if end < needed && needed <= length),
+                matches!(parsed, Ok(Parsed::Partial { needed })
+                    if end < needed && needed <= length),
                 "{} of {}: {:?}", end, length, parsed
             );
         }
@@ -403,8 +407,9 @@ proptest! {
     fn no_input_is_taken_for_more_than_it_is(
         tokens in prop::collection::vec(prop::sample::select(vec![
             "*", "$", ">", "%", "~", "+", "-", ":", "_", "#", ",", "(", "=", "!", "|", "0", "1",
-            "2", "3", "-1", "\r", "\n", "\r\n", "\r\n", "\r\n", "a", "txt:", "$1\r\na\r\n", ":1\r\n",
-            "*1\r\n", "*2\r\n", ">3\r\n", "$7\r\nmessage\r\n", "$9\r\nsubscribe\r\n", "$-1\r\n",
+            "2", "3", "-1", "\r", "\n", "\r\n", "\r\n", "\r\n", "a", "txt:", "$1\r\na\r\n",
+            ":1\r\n", "*1\r\n", "*2\r\n", ">3\r\n", "$7\r\nmessage\r\n", "$9\r\nsubscribe\r\n",
+            "$-1\r\n",
         ]), 0..12),
     ) {
         let input = tokens.concat().into_bytes();

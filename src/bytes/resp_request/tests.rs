@@ -1,3 +1,5 @@
+//! What clients send, whole, in pieces, wrong and at random.
+
 use proptest::prelude::*;
 
 use super::super::resp::encode_command;
