@@ -56,7 +56,7 @@ pub enum Reply<'a> {
     Other(Value<'a>),
 }
 
-/// The peer does not speak the protocol, or speaks it without bounds; the link is of no more use.
+/// The peer does not speak the protocol, or speaks it without bounds. The link is of no more use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolError {
     /// No type begins with this byte here.

@@ -58,8 +58,7 @@ pub const LINK_READ_BYTES_MAX: usize = 1024 * 1024;
 /// Longest line of the Redis protocol that is no payload (a reply, an error, a length).
 pub const RESP_LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// A reply, or a push that is no message: pages of history and lists of subscriptions stay far
-/// below.
+/// A reply, or a push that is no message: pages of history stay far below.
 pub const RESP_REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Aggregates within aggregates in a reply. EXEC around XRANGE needs 4; the decoder recurses.
@@ -79,6 +78,28 @@ pub const BROKER_COMMAND_BYTES_SPARE: usize = 1024 * 1024;
 
 /// Commands queued by one MULTI, bytes and count.
 pub const BROKER_TRANSACTION_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Longest argument of a RESP command where events have to be shorter: scripts do not.
+pub const BROKER_BULK_BYTES_MIN: usize = 16 * 1024;
+
+/// Name of a channel on the broker: what a link reads.
+pub const BROKER_CHANNEL_BYTES_MAX: usize = RESP_LINE_BYTES_MAX;
+
+/// Pattern of a PSUBSCRIBE.
+pub const BROKER_PATTERN_BYTES_MAX: usize = 1024;
+
+/// Different patterns of all clients; each costs every PUBLISH a match.
+pub const BROKER_PATTERNS_MAX: usize = 1024;
+
+/// Channels of one client of the broker: a worker's link may have one for each of its streams.
+pub const BROKER_SUBSCRIPTIONS_MAX: usize = 4_000_000;
+
+/// Bytes read from a client of the broker in one turn.
+pub const BROKER_READ_BYTES: usize = 64 * 1024;
+
+/// Output after which the broker writes before it reads on, so that a client that reads is never
+/// over its bound for the burst of a single turn.
+pub const BROKER_UNWRITTEN_BYTES_MAX: usize = 1024 * 1024;
 
 /// Clients of the embedded broker.
 pub const BROKER_CLIENTS_MAX: usize = 10_000;
@@ -100,3 +121,4 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 const _: () = assert!(LINK_RETRY_MIN.as_millis() < LINK_RETRY_MAX.as_millis());
 const _: () = assert!(COALESCED_WRITE_BYTES_MAX <= SEND_BUFFER_BYTES);
 const _: () = assert!(OPEN_WAIT.as_millis() >= TICK.as_millis());
+const _: () = assert!(BROKER_UNWRITTEN_BYTES_MAX < BROKER_OUTPUT_BYTES_MAX);

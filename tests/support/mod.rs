@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own share of these parts")]
 
 pub(crate) mod address;
+pub(crate) mod broker;
 pub(crate) mod clients;
 pub(crate) mod clock;
 pub(crate) mod crowd;

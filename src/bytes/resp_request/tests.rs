@@ -1,4 +1,4 @@
-//! Commands as clients send them, cut at every byte.
+//! What clients send, whole, in pieces, wrong and at random.
 
 use proptest::prelude::*;
 

@@ -1,0 +1,272 @@
+//! All clients and what they hear: bytes of commands in, bytes of replies and messages out. No
+//! socket; the event loop moves the bytes.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::client::{Client, ClientId, CloseReason, State};
+use super::commands;
+use super::glob;
+use super::output::Message;
+use super::table::Table;
+use super::{BrokerCounters, BrokerOptions};
+use crate::bytes::resp_request::{self, Request, RequestBounds};
+use crate::ground::limits;
+use crate::sys::clock;
+
+/// The broker without its sockets.
+#[derive(Debug)]
+pub(super) struct Hub {
+    pub(super) options: BrokerOptions,
+    pub(super) counters: Arc<BrokerCounters>,
+    pub(super) started: Instant,
+    pub(super) channels: Table,
+    pub(super) patterns: Table,
+    pub(super) shards: Table,
+    clients: Vec<Slot>,
+    free: Vec<u32>,
+    /// Clients so far, which numbers them.
+    opened: u64,
+    /// Slots of clients with output that nobody has tried to write yet.
+    unwritten: Vec<u32>,
+    /// Bytes added to these outputs.
+    unwritten_bytes: usize,
+    message: Message,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    /// `None` also while the client's own command is executed, which has it out.
+    client: Option<Box<Client>>,
+}
+
+/// What [`Hub::receive`] made of a client's input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// Bytes that are done with.
+    pub(super) consumed: usize,
+    /// Bytes that the next command takes at least.
+    pub(super) needed: usize,
+}
+
+/// Which namespace a channel is in. Shard channels know no patterns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    Global,
+    Shard,
+}
+
+impl Hub {
+    pub(super) fn new(options: BrokerOptions, counters: Arc<BrokerCounters>) -> Self {
+        Self {
+            options,
+            counters,
+            started: clock::now(),
+            channels: Table::default(),
+            patterns: Table::default(),
+            shards: Table::default(),
+            clients: Vec::new(),
+            free: Vec::new(),
+            opened: 0,
+            unwritten: Vec::new(),
+            unwritten_bytes: 0,
+            message: Message::default(),
+        }
+    }
+
+    /// Admits a client, unless there are [`limits::BROKER_CLIENTS_MAX`].
+    pub(super) fn open(&mut self) -> Option<ClientId> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None if self.clients.len() < limits::BROKER_CLIENTS_MAX => {
+                self.clients.push(Slot::default());
+                u32::try_from(self.clients.len() - 1).ok()?
+            }
+            None => return None,
+        };
+        let entry = self.clients.get_mut(slot as usize)?;
+        self.opened += 1;
+        let authenticated = self.options.password.is_none();
+        entry.client = Some(Box::new(Client::new(slot, self.opened, authenticated)));
+        self.counters.clients.add(1);
+        self.counters.accepted.add(1);
+        Some(ClientId { slot, generation: entry.generation })
+    }
+
+    /// Forgets a client whose connection is gone.
+    pub(super) fn close(&mut self, id: ClientId) {
+        let Some(mut client) = self.take(id) else { return };
+        self.unsubscribe_all(&mut client);
+        if let Some(entry) = self.clients.get_mut(id.slot as usize) {
+            entry.generation = entry.generation.wrapping_add(1);
+            self.free.push(id.slot);
+            self.counters.clients.subtract(1);
+        }
+    }
+
+    pub(super) fn client(&mut self, id: ClientId) -> Option<&mut Client> {
+        self.entry(id)?.client.as_deref_mut()
+    }
+
+    /// The id of the client that has this slot now.
+    pub(super) fn id_of(&self, slot: u32) -> Option<ClientId> {
+        let entry = self.clients.get(slot as usize)?;
+        Some(ClientId { slot, generation: entry.generation })
+    }
+
+    /// Executes all commands that are whole. O(n) in the bytes.
+    pub(super) fn receive(&mut self, id: ClientId, input: &[u8]) -> Taken {
+        let mut taken = Taken { consumed: 0, needed: 1 };
+        let Some(mut client) = self.take(id) else { return taken };
+        let output_before = client.output.len();
+        let mut arguments = Vec::new();
+        while client.state == State::Open {
+            let bounds = self.bounds(&client);
+            let rest = input.get(taken.consumed..).unwrap_or_default();
+            match resp_request::parse(rest, bounds, &mut arguments) {
+                Ok(Request::Complete { consumed }) => {
+                    taken.consumed += consumed;
+                    self.execute(&mut client, &arguments, consumed);
+                }
+                Ok(Request::Partial { needed }) => {
+                    taken.needed = needed;
+                    break;
+                }
+                Err(error) => {
+                    self.counters.protocol_errors.add(1);
+                    client.reply().error(format!("ERR {error}"));
+                    client.state = State::Finishing;
+                }
+            }
+        }
+        if client.state != State::Open {
+            self.unsubscribe_all(&mut client);
+        }
+        if client.output.len() != output_before || client.state != State::Open {
+            self.unwritten_bytes += client.output.len().saturating_sub(output_before);
+            list(&mut client, &mut self.unwritten);
+        }
+        if let Some(entry) = self.clients.get_mut(id.slot as usize) {
+            entry.client = Some(client);
+        }
+        taken
+    }
+
+    /// Takes the slots of clients with output that nobody has tried to write yet.
+    pub(super) fn take_unwritten(&mut self) -> Vec<u32> {
+        self.unwritten_bytes = 0;
+        self.message.clear();
+        let unwritten = std::mem::take(&mut self.unwritten);
+        for &slot in &unwritten {
+            let entry = self.clients.get_mut(slot as usize);
+            if let Some(client) = entry.and_then(|entry| entry.client.as_deref_mut()) {
+                client.is_listed = false;
+            }
+        }
+        unwritten
+    }
+
+    /// Bytes of output that nobody has tried to write yet, roughly.
+    pub(super) fn unwritten_bytes(&self) -> usize {
+        self.unwritten_bytes
+    }
+
+    /// What a command of this client may be. A short limit on events must not be one on passwords.
+    pub(super) fn bounds(&self, client: &Client) -> RequestBounds {
+        RequestBounds {
+            authenticated: client.authenticated,
+            bulk_bytes_max: self.options.payload_bytes_max.max(limits::BROKER_BULK_BYTES_MIN),
+        }
+    }
+
+    /// Sends a message to all who hear the channel, and answers how many did: a client counts once
+    /// for the channel and once for each of its patterns. O(n) in them and in all patterns.
+    pub(super) fn publish(
+        &mut self,
+        publisher: &mut Client,
+        scope: Scope,
+        channel: &[u8],
+        payload: &[u8],
+    ) -> usize {
+        self.counters.published.add(1);
+        let Self { clients, unwritten, unwritten_bytes, message, .. } = self;
+        let mut receivers = 0;
+        let mut send = |strings: &[&[u8]], subscribers: &[u32]| {
+            message.encode(strings, payload, receivers > 0);
+            receivers += subscribers.len();
+            *unwritten_bytes += subscribers.len() * payload.len();
+            for &slot in subscribers {
+                if slot == publisher.slot {
+                    publisher.deferred.push(publisher.protocol.push(), message);
+                } else if let Some(client) =
+                    clients.get_mut(slot as usize).and_then(|entry| entry.client.as_deref_mut())
+                {
+                    client.output.push(client.protocol.push(), message);
+                    list(client, unwritten);
+                }
+            }
+        };
+        let (kind, table): (&[u8], _) = match scope {
+            Scope::Global => (b"message", &self.channels),
+            Scope::Shard => (b"smessage", &self.shards),
+        };
+        let subscribers = table.subscribers(channel);
+        if !subscribers.is_empty() {
+            send(&[kind, channel], subscribers);
+        }
+        if scope == Scope::Global {
+            for (pattern, subscribers) in self.patterns.iter() {
+                if glob::matches(pattern, channel) {
+                    send(&[b"pmessage", pattern, channel], subscribers);
+                }
+            }
+        }
+        self.counters.delivered.add(receivers as u64);
+        receivers
+    }
+
+    /// Lets a client hear nothing any more.
+    pub(super) fn unsubscribe_all(&mut self, client: &mut Client) {
+        self.channels.unsubscribe_all(&mut client.channels).for_each(drop);
+        self.patterns.unsubscribe_all(&mut client.patterns).for_each(drop);
+        self.shards.unsubscribe_all(&mut client.shards).for_each(drop);
+    }
+
+    /// One command, which took `consumed` bytes.
+    fn execute(&mut self, client: &mut Client, arguments: &[Cow<'_, [u8]>], consumed: usize) {
+        if !client.authenticated {
+            client.unauthenticated_bytes += consumed;
+            if client.unauthenticated_bytes > limits::BROKER_UNAUTHENTICATED_BYTES_MAX {
+                client.reply().error("NOAUTH Authentication required.");
+                client.state = State::Finishing;
+                return;
+            }
+        }
+        commands::execute(self, client, arguments);
+        if !client.deferred.is_empty() || client.deferred.has_overflowed() {
+            client.output.append(&mut client.deferred);
+        }
+        if client.output.has_overflowed() {
+            client.state = State::Closing(CloseReason::OutputOverflow);
+        }
+    }
+
+    /// Takes a client out of its slot.
+    fn take(&mut self, id: ClientId) -> Option<Box<Client>> {
+        self.entry(id)?.client.take()
+    }
+
+    fn entry(&mut self, id: ClientId) -> Option<&mut Slot> {
+        self.clients.get_mut(id.slot as usize).filter(|entry| entry.generation == id.generation)
+    }
+}
+
+/// Lists a client that has output.
+fn list(client: &mut Client, unwritten: &mut Vec<u32>) {
+    if !client.is_listed {
+        client.is_listed = true;
+        unwritten.push(client.slot);
+    }
+}
