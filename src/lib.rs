@@ -1,4 +1,82 @@
-//! corecast: a thread-per-core event-stream server.
+//! corecast: a thread-per-core server for very many `EventSource` connections, fed by Redis
+//! `PUBLISH`.
+//!
+//! # The problem
+//!
+//! A message is published once and must reach a hundred thousand browsers, each behind a TCP
+//! connection that is silent most of the time. What that costs is one `send()` per connection and
+//! message, 7 to 12 µs of kernel time each, and the memory of the connections. Everything else this
+//! program does is to be small beside that: about 0.1 µs of its own per send, about 100 bytes of
+//! its own per connection.
+//!
+//! # One picture
+//!
+//! ```text
+//! publisher ── PUBLISH ──► Redis, or the embedded broker (a thread of ours that speaks RESP)
+//!                            │ one link per worker
+//! ┌──────────────────────────▼──────── worker (one per core, pinned, shares nothing) ────────┐
+//! │ io::link ► bytes::resp ► bytes::format ► bytes::event_stream: ONE encoding               │
+//! │                                            │                                             │
+//! │                              state::streams: passes in slices ► send() per stream        │
+//! │                                                              │ what a socket did not take │
+//! │ listener ► bytes::http ► bytes::target ► state::streams      ▼                           │
+//! │                                                         state::backlog                   │
+//! │ one private epoll set watches all sockets; the runtime waits for that one descriptor     │
+//! └──────────────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! # Floors
+//!
+//! Arrows point down only; a test checks it.
+//!
+//! | floor | folder | what is there |
+//! |---|---|---|
+//! | 6 | [`process`] | command line, threads, signals, exit code, `corecast publish` |
+//! | 5 | [`worker`] | one core's server: owns all below, orders what happens |
+//! | 4 | [`io`] | reactor of sockets, link to Redis, embedded broker, admin listener |
+//! | 3 | [`sys`] | the runtime (one file), every unsafe block (one file), socket options |
+//! | 2 | [`state`] | connections, channels, passes, backlogs, counters: no socket, no clock |
+//! | 1 | [`bytes`] | event stream, request heads, routes, RESP, payload formats: pure functions |
+//! | 0 | [`ground`] | ids, bounds, settings |
+//!
+//! # Life of a connection
+//!
+//! `accept4` → a slot of 20 bytes ([`state::connections`]) and one registration in the epoll set,
+//! edge-triggered, for good → request head, parsed from one buffer that all connections share → its
+//! channels ([`bytes::target`]) are looked up, or asked of Redis → once their subscriptions are
+//! acknowledged, response head and first bytes leave in one write, and 8 bytes join the channel's
+//! list → silence, events, heartbeats → close: the slot's generation ends, so that nothing that
+//! still names it finds the next tenant.
+//!
+//! No task, future, timer or buffer belongs to a connection. What few connections need (half a
+//! request head, unsent bytes) is kept aside, and only while it is needed.
+//!
+//! # Life of a message
+//!
+//! [`io::link`] reads a push and hands it to its worker, which decodes it by its channel's format
+//! and encodes it once. The bytes wait in their channel ([`state::channels::Traffic`]). When the
+//! channel's turn comes, a pass merges all that waits, up to 16 KiB, into one write; the hot loop
+//! then passes pointer and length to `send()` for each subscriber, one flag test apart. After 256
+//! sends the thread goes back to the driver. A socket that is full gets a backlog of references to
+//! the shared bytes, bounded by `--max-pending`.
+//!
+//! Streams of several channels do not stand in the channels' lists: channels take turns, and such a
+//! stream would see a later event before an earlier one. They share one lane of arrivals instead
+//! ([`state::streams`]), which keeps the order across channels.
+//!
+//! # What must hold
+//!
+//! - A subscriber gets what arrives after its head was sent, once, in order; where that can't be
+//!   proven (a lost link, a flood, an oversize message, a return without history) it gets a
+//!   `stream-reset` event once the subscription stands again. Nothing is skipped in silence.
+//! - Every queue has a bound ([`ground::limits`] and the options), and what happens at the bound is
+//!   counted.
+//! - Workers share nothing but counters that one thread writes and others read, and bells. Each has
+//!   its own descriptor table, so `RLIMIT_NOFILE` bounds a worker, not the process; descriptor
+//!   numbers of one thread mean nothing in another.
+//! - A worker that panics costs its own streams only: its thread ends, the kernel closes its
+//!   descriptors, and it is started again.
+//! - Names are those of WHATWG HTML (event stream, last event ID), RFC 9112 and Redis.
 
 pub mod ground;
 

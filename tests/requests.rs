@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::address::{Address, Socket};
+use support::address::Address;
 use support::clock::{Deadline, now};
 use support::http::{Connection, Head, Response};
 use support::server::Server;
@@ -420,25 +420,6 @@ fn full_server_turns_streams_away_with_a_longer_retry() {
     });
     server.publish("a", "hello");
     assert_eq!(stream.next_message().data, "hello");
-}
-
-#[test]
-fn one_address_may_hold_only_its_share() {
-    let server = Server::start(&["--max-connections-per-ip", "1", "--workers", "1"]);
-    let mut first = server.open("/events/a");
-    let mut second = Connection::open(server.listener());
-    // Turned away as by a full server, or refused before it could ask.
-    if second.try_send(request("/events/a", &[])).is_ok() {
-        second.read_to_end();
-    }
-    let other = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    other.bind(&std::net::SocketAddr::from(([127, 0, 0, 9], 0)).into()).unwrap();
-    other.connect(&server.listener().tcp().into()).unwrap();
-    let other = Connection::over(Socket::Tcp(other.into()));
-    let mut other = Stream::over(other, "/events/a", &[]);
-    server.publish("a", "hello");
-    assert_eq!(first.next_message().data, "hello");
-    assert_eq!(other.next_message().data, "hello");
 }
 
 #[test]

@@ -58,25 +58,30 @@ pub fn name(format: Format) -> &'static str {
 pub struct Formats {
     /// Invariant: no prefix twice, longer prefixes before shorter ones.
     rules: Vec<FormatRule>,
+    strip_prefix: Vec<u8>,
 }
 
 impl Formats {
-    /// Of two rules with the same prefix, the later counts.
+    /// Of two rules with the same prefix, the later counts. Rules may name channels as Redis does,
+    /// or as clients do, without `strip_prefix`.
     #[must_use]
-    pub fn new(rules: &[FormatRule]) -> Self {
+    pub fn new(rules: &[FormatRule], strip_prefix: &[u8]) -> Self {
         let mut sorted: Vec<FormatRule> = Vec::with_capacity(rules.len());
         for rule in rules {
             sorted.retain(|earlier| earlier.prefix != rule.prefix);
             sorted.push(rule.clone());
         }
         sorted.sort_by_key(|rule| Reverse(rule.prefix.len()));
-        Self { rules: sorted }
+        Self { rules: sorted, strip_prefix: strip_prefix.to_vec() }
     }
 
-    /// The format of the longest prefix that `channel` begins with, else `raw`. O(n) in rules.
+    /// The format of the longest prefix that `channel`, a name in Redis, begins with, else `raw`.
+    /// O(n) in rules.
     #[must_use]
     pub fn of(&self, channel: &[u8]) -> Format {
-        let rule = self.rules.iter().find(|rule| channel.starts_with(&rule.prefix));
+        let stripped = channel.strip_prefix(&*self.strip_prefix).unwrap_or(channel);
+        let is_prefix = |prefix: &[u8]| channel.starts_with(prefix) || stripped.starts_with(prefix);
+        let rule = self.rules.iter().find(|rule| is_prefix(&rule.prefix));
         rule.map_or(Format::Raw, |rule| rule.format)
     }
 }

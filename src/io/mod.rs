@@ -1,4 +1,9 @@
 //! Floor 4: sockets and what speaks over them.
 
+pub mod admin;
 pub mod broker;
+pub mod link;
+pub mod metrics;
 pub mod rate_limited;
+pub mod reactor;
+pub mod wake;

@@ -1,5 +1,10 @@
 //! Floor 6: the process: command line, threads, signals, exit code.
 
+mod banner;
 pub mod cli;
 pub mod log;
 pub mod publish;
+pub mod server;
+mod supervisor;
+
+pub use supervisor::Ending;

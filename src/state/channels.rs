@@ -109,11 +109,12 @@ impl Channels {
     }
 
     /// The channel of that name, made if need be.
-    pub fn find_or_insert(&mut self, name: &[u8]) -> ChannelId {
+    pub fn find_or_insert(&mut self, name: &[u8], now: Tick) -> ChannelId {
         if let Some(id) = self.find(name) {
             return id;
         }
-        let slot = self.entries.insert(Channel { name: name.into(), ..Channel::default() });
+        let slot =
+            self.entries.insert(Channel { name: name.into(), sent_at: now, ..Channel::default() });
         let (entries, hasher) = (&self.entries, &self.hasher);
         let rehash = |slot: &u32| hasher.hash_one(entries.get(*slot).map_or(&[][..], |c| &c.name));
         self.by_name.insert_unique(hasher.hash_one(name), slot, rehash);
@@ -193,11 +194,12 @@ mod tests {
     #[test]
     fn names_are_found_until_their_channel_is_removed() {
         let mut channels = Channels::default();
+        let name = |n: usize| format!("c{n}");
         let ids: Vec<_> =
-            (0..5_000).map(|n| channels.find_or_insert(format!("c{n}").as_bytes())).collect();
+            (0..5_000).map(|n| channels.find_or_insert(name(n).as_bytes(), Tick(0))).collect();
         for (n, id) in ids.iter().enumerate() {
-            assert_eq!(channels.find(format!("c{n}").as_bytes()), Some(*id));
-            assert_eq!(channels.find_or_insert(format!("c{n}").as_bytes()), *id);
+            assert_eq!(channels.find(name(n).as_bytes()), Some(*id));
+            assert_eq!(channels.find_or_insert(name(n).as_bytes(), Tick(0)), *id);
         }
         for id in ids.iter().skip(1) {
             channels.remove(*id);

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number with one writer: a plain load and store, no locked instruction.
+/// A number with one writer at a time: a plain load and store, no locked instruction.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -40,11 +40,13 @@ pub enum CloseReason {
     HeadTimeout,
     PeerClosed,
     SlowConsumer,
+    /// Its worker panicked.
+    WorkerFailed,
     WriteFailed,
 }
 
 impl CloseReason {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Answered,
         Self::BadRequest,
         Self::Capacity,
@@ -52,6 +54,7 @@ impl CloseReason {
         Self::HeadTimeout,
         Self::PeerClosed,
         Self::SlowConsumer,
+        Self::WorkerFailed,
         Self::WriteFailed,
     ];
 
@@ -66,6 +69,7 @@ impl CloseReason {
             Self::HeadTimeout => "head-timeout",
             Self::PeerClosed => "peer-closed",
             Self::SlowConsumer => "slow-consumer",
+            Self::WorkerFailed => "worker-failed",
             Self::WriteFailed => "write-failed",
         }
     }
@@ -105,6 +109,16 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// The worker is gone, and what it held with it. For whoever found it dead.
+    pub fn bury(&self) {
+        if let Some(failed) = self.closes.get(CloseReason::WorkerFailed as usize) {
+            failed.add(self.connections.get());
+        }
+        for gauge in [&self.connections, &self.streams, &self.subscriptions, &self.link_ready] {
+            gauge.set(0);
+        }
+    }
+
     pub fn close(&self, reason: CloseReason) {
         if let Some(counter) = self.closes.get(reason as usize) {
             counter.add(1);

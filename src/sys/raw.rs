@@ -49,20 +49,7 @@ pub fn make_descriptor_table_private() -> io::Result<()> {
     }
 }
 
-/// Closes the descriptors `first..=last` of this thread's table, which must be private.
-///
-/// # Errors
-/// What close_range(2) answers.
-pub fn close_descriptors(first: u32, last: u32) -> io::Result<()> {
-    // SAFETY: takes numbers only. The caller has just made the table private and holds none of
-    // these descriptors: they are copies whose owners live in other threads' tables.
-    match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Blocks SIGINT, SIGTERM and SIGHUP in this thread and all that it will start, and returns a
+/// Blocks SIGINT and SIGTERM in this thread and all that it will start, and returns a
 /// descriptor that becomes readable when one is pending (signalfd(2)).
 ///
 /// # Errors
@@ -73,7 +60,7 @@ pub fn signals() -> io::Result<OwnedFd> {
     // SAFETY: `set` is valid for the calls; a null old set is allowed.
     let blocked = unsafe {
         libc::sigemptyset(&raw mut set);
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        for signal in [libc::SIGINT, libc::SIGTERM] {
             libc::sigaddset(&raw mut set, signal);
         }
         libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut())

@@ -226,7 +226,10 @@ impl<'a> Watch<'a> {
     fn open(&mut self, index: usize) {
         let is_slow = (self.plan.is_slow)(index);
         let source = (index + self.plan.source_offset) / STREAMS_PER_SOURCE;
-        let source = Ipv4Addr::new(127, 0, 0, u8::try_from(2 + source).unwrap());
+        // Each server under test has source addresses of its own: one address has too few ports for
+        // several crowds at once.
+        let [low, high] = self.plan.address.port().to_be_bytes();
+        let source = Ipv4Addr::new(127, low, high, u8::try_from(2 + source).unwrap());
         let mut socket = connect(source, self.plan.address, is_slow)
             .unwrap_or_else(|error| panic!("stream {index} does not connect: {error}"));
         socket.write_all(request(&(self.plan.target)(index), &[]).as_bytes()).unwrap();

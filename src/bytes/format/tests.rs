@@ -366,7 +366,7 @@ fn what_only_begins_like_an_envelope_is_an_ordinary_payload() {
 #[test]
 fn without_rules_every_channel_is_raw() {
     assert_eq!(Formats::default().of(b"a"), Format::Raw);
-    assert_eq!(Formats::new(&[]).of(b""), Format::Raw);
+    assert_eq!(Formats::new(&[], b"").of(b""), Format::Raw);
 }
 
 #[test]
@@ -384,7 +384,7 @@ fn the_longest_prefix_wins_and_the_later_of_two_equal_ones() {
     every_string(&symbols, 4, |picked| {
         let rules: Vec<FormatRule> =
             picked.iter().map(|&number| choices[usize::from(number)].clone()).collect();
-        let formats = Formats::new(&rules);
+        let formats = Formats::new(&rules, b"");
         for channel in [&b""[..], b"a", b"ab", b"abc", b"ba", b"c"] {
             let expected = rules
                 .iter()
@@ -490,5 +490,15 @@ proptest! {
                 received(format, &payload);
             }
         }
+    }
+}
+
+#[test]
+fn a_rule_may_name_channels_with_or_without_the_stripped_prefix() {
+    for prefix in ["app-orders", "orders", "app-"] {
+        let rules = [FormatRule { prefix: prefix.into(), format: Format::Laravel }];
+        let formats = Formats::new(&rules, b"app-");
+        assert_eq!(formats.of(b"app-orders/1"), Format::Laravel, "{prefix}");
+        assert_eq!(formats.of(b"app2-orders"), Format::Raw, "{prefix}");
     }
 }

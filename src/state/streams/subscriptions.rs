@@ -9,7 +9,7 @@ use crate::state::sockets::Sockets;
 impl Streams {
     /// Counts one more user of a channel, and asks Redis for it if nobody has.
     pub fn hold(&mut self, name: &[u8]) -> ChannelId {
-        let id = self.channels.find_or_insert(name);
+        let id = self.channels.find_or_insert(name, self.now);
         if let Some(channel) = self.channels.get_mut(id) {
             channel.users += 1;
             if channel.subscription == Subscription::Idle && self.link_up {

@@ -1,0 +1,94 @@
+//! The counters of all workers as Prometheus reads them (text exposition format 0.0.4).
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use crate::state::counters::{CloseReason, Counter, Counters};
+
+/// Appends all metrics.
+pub fn render(workers: &[Arc<Counters>], restarts: u64, out: &mut String) {
+    let all = |of: fn(&Counters) -> &Counter| workers.iter().map(|w| of(w).get()).sum::<u64>();
+    let gauges: [(&str, &str, u64); 3] = [
+        ("connections", "Connections, whatever they are doing.", all(|c| &c.connections)),
+        ("streams", "Connections that receive events.", all(|c| &c.streams)),
+        ("subscriptions", "Subscriptions that stand, of all workers.", all(|c| &c.subscriptions)),
+    ];
+    for (name, help, value) in gauges {
+        metric(out, name, "gauge", help);
+        line(out, name, "", value);
+    }
+    let counters: [(&str, &str, u64); 12] = [
+        ("connections_accepted", "Connections accepted.", all(|c| &c.accepted)),
+        ("events_received", "Events taken in, of all workers.", all(|c| &c.received)),
+        ("deliveries", "Events handed to streams, once per stream.", all(|c| &c.deliveries)),
+        ("delivered_bytes", "Bytes of those.", all(|c| &c.delivered_bytes)),
+        ("heartbeats", "Heartbeats sent.", all(|c| &c.heartbeats)),
+        ("undecodable", "Payloads that their format can't read.", all(|c| &c.undecodable)),
+        ("oversize", "Messages over --max-event-bytes.", all(|c| &c.oversize)),
+        ("overload", "Events given up over --max-intake.", all(|c| &c.overload)),
+        ("resets", "stream-reset events, once per channel.", all(|c| &c.resets)),
+        ("accept_failures", "Connections the kernel had no room for.", all(|c| &c.accept_failures)),
+        ("link_losses", "Links to Redis that were lost.", all(|c| &c.link_losses)),
+        ("worker_restarts", "Workers that failed and were started again.", restarts),
+    ];
+    for (name, help, value) in counters {
+        let name = format!("{name}_total");
+        metric(out, &name, "counter", help);
+        line(out, &name, "", value);
+    }
+    metric(out, "closes_total", "counter", "Connections ended, by reason.");
+    for reason in CloseReason::ALL {
+        let closed = workers.iter().map(|worker| worker.closed(reason)).sum();
+        line(out, "closes_total", &format!("{{reason=\"{}\"}}", reason.as_str()), closed);
+    }
+    metric(out, "link_up", "gauge", "1 while the worker's link to Redis stands and is proven.");
+    for (number, worker) in workers.iter().enumerate() {
+        line(out, "link_up", &format!("{{worker=\"{number}\"}}"), worker.link_ready.get());
+    }
+}
+
+fn metric(out: &mut String, name: &str, kind: &str, help: &str) {
+    // Writing to a string can't fail.
+    let _ = writeln!(out, "# HELP corecast_{name} {help}\n# TYPE corecast_{name} {kind}");
+}
+
+fn line(out: &mut String, name: &str, labels: &str, value: u64) {
+    let _ = writeln!(out, "corecast_{name}{labels} {value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_all_workers_are_added_up() {
+        let workers = [Arc::new(Counters::default()), Arc::new(Counters::default())];
+        workers[0].connections.set(3);
+        workers[1].connections.set(4);
+        workers[1].link_ready.set(1);
+        workers[1].close(CloseReason::SlowConsumer);
+        let mut text = String::new();
+        render(&workers, 2, &mut text);
+        for expected in [
+            "\ncorecast_connections 7\n",
+            "\ncorecast_closes_total{reason=\"slow-consumer\"} 1\n",
+            "\ncorecast_closes_total{reason=\"drained\"} 0\n",
+            "\ncorecast_link_up{worker=\"0\"} 0\n",
+            "\ncorecast_link_up{worker=\"1\"} 1\n",
+            "\ncorecast_worker_restarts_total 2\n",
+        ] {
+            assert!(text.contains(expected), "{expected} in {text}");
+        }
+    }
+
+    #[test]
+    fn every_sample_has_its_help_and_type() {
+        let mut text = String::new();
+        render(&[Arc::new(Counters::default())], 0, &mut text);
+        for sample in text.lines().filter(|line| !line.starts_with('#')) {
+            let name = sample.split([' ', '{']).next().unwrap();
+            assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+            assert!(text.contains(&format!("# HELP {name} ")), "{name}");
+        }
+    }
+}
