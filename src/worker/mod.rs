@@ -217,7 +217,7 @@ impl Worker {
                 Token::Connection(id) => self.core.on_ready(id, readiness),
                 Token::Listener(place) => self.accept(place),
                 Token::Link => self.link.on_ready(now, &self.reactor, &mut self.core),
-                Token::Wake => self.mailbox.hear(),
+                Token::Wake => self.on_wake(),
             }
         }
         self.reactor.give_back(events);
@@ -242,12 +242,17 @@ impl Worker {
             self.resume_listener(place);
         }
         self.announce(now);
-        if self.drain.is_none() && self.mailbox.is_draining() {
-            self.begin_drain();
-        }
         match &mut self.drain {
             Some(drain) => drain.tick(&mut self.core),
             None => false,
+        }
+    }
+
+    /// `main` has something to say.
+    fn on_wake(&mut self) {
+        self.mailbox.hear();
+        if self.drain.is_none() && self.mailbox.is_draining() {
+            self.begin_drain();
         }
     }
 

@@ -91,7 +91,8 @@ impl<'a> Cors<'a> {
         if let Some(origin) = self.allow_origin {
             out.extend_from_slice(b"Access-Control-Allow-Origin: ");
             out.extend_from_slice(origin);
-            out.extend_from_slice(b"\r\n");
+            // Origins are named one by one, so a page may ask `withCredentials`.
+            out.extend_from_slice(b"\r\nAccess-Control-Allow-Credentials: true\r\n");
         }
         if self.vary {
             out.extend_from_slice(b"Vary: Origin\r\n");

@@ -413,6 +413,7 @@ fn stream_head_is_close_delimited_and_passes_proxies_unbuffered() {
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
          Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n\
          Connection: close\r\nAccess-Control-Allow-Origin: https://a.example\r\n\
+        Access-Control-Allow-Credentials: true\r\n\
          Vary: Origin\r\n\r\n",
     );
 }
@@ -429,6 +430,7 @@ fn short_answer_is_one_line_of_text_that_a_page_may_read() {
     let head = "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain; charset=utf-8\r\n\
         Content-Length: 21\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
         Connection: keep-alive\r\nAccess-Control-Allow-Origin: https://a.example\r\n\
+        Access-Control-Allow-Credentials: true\r\n\
         Vary: Origin\r\n\r\n";
     check_answer(|out| short_answer(&answer, out), &format!("{head}no such path: ????é\n"));
     let answer = ShortAnswer { head_only: true, ..answer };
@@ -479,7 +481,7 @@ fn preflight_allows_what_event_sources_send() {
          Access-Control-Allow-Methods: GET, HEAD\r\n\
          Access-Control-Allow-Headers: Last-Event-ID, Cache-Control, X-Requested-With\r\n\
          Access-Control-Max-Age: 86400\r\n\
-         Access-Control-Allow-Origin: https://a.example\r\nVary: Origin\r\n\
+         Access-Control-Allow-Origin: https://a.example\r\nAccess-Control-Allow-Credentials: true\r\nVary: Origin\r\n\
          Connection: keep-alive\r\n\r\n",
     );
     check_answer(

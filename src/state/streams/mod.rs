@@ -60,7 +60,7 @@ pub struct Streams {
     /// Channels that Redis refused, to be asked again.
     refused: Deadlines<ChannelId>,
     lingering: Deadlines<ChannelId>,
-    link_up: bool,
+    link: LinkState,
     /// Bytes taken in and not yet fanned out; an event that waits both for single streams and for
     /// streams of several channels counts twice.
     intake_bytes: usize,
@@ -73,6 +73,15 @@ pub struct Streams {
     /// Reused by every pass.
     cold: Vec<Cold>,
     scratch: Vec<u8>,
+}
+
+/// Whether the link to Redis can be asked for channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LinkState {
+    /// The worker has just started: the first attempt to connect is on its way, and worth the wait.
+    Coming,
+    Up,
+    Down,
 }
 
 /// Whose turn it is to send.
@@ -102,7 +111,7 @@ impl Streams {
             ask: VecDeque::new(),
             refused: Deadlines::new(REFUSED_TICKS),
             lingering: Deadlines::new(limits.linger_ticks),
-            link_up: false,
+            link: LinkState::Coming,
             intake_bytes: 0,
             now: Tick::default(),
             now_ms: 0,
@@ -219,7 +228,7 @@ impl Streams {
         };
         let missing: Vec<_> = channels.iter().filter(|id| !standing(id)).copied().collect();
         let opening = Opening { channels, missing: missing.len(), answer };
-        let wait = self.link_up && !missing.is_empty();
+        let wait = self.link != LinkState::Down && !missing.is_empty();
         self.connections.set_rare(id.slot, Rare::Opening(Box::new(opening)));
         if wait {
             for channel in missing {

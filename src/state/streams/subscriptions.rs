@@ -1,6 +1,6 @@
 //! What Redis is asked for: a channel is subscribed while somebody needs it, and a while longer.
 
-use super::{Streams, shrink};
+use super::{LinkState, Streams, shrink};
 use crate::bytes::event_stream::ResetReason;
 use crate::ground::ids::{ChannelId, ConnectionId};
 use crate::state::channels::Subscription;
@@ -12,7 +12,7 @@ impl Streams {
         let id = self.channels.find_or_insert(name, self.now);
         if let Some(channel) = self.channels.get_mut(id) {
             channel.users += 1;
-            if channel.subscription == Subscription::Idle && self.link_up {
+            if channel.subscription == Subscription::Idle && self.link == LinkState::Up {
                 channel.subscription = Subscription::Asked;
                 self.ask.push_back(id);
             }
@@ -95,7 +95,7 @@ impl Streams {
 
     /// The link speaks: everything that is needed is asked for.
     pub fn link_up(&mut self) {
-        self.link_up = true;
+        self.link = LinkState::Up;
         self.ask.clear();
         for id in self.channels.ids() {
             let Some(channel) = self.channels.get_mut(id) else { continue };
@@ -108,7 +108,7 @@ impl Streams {
 
     /// The link is lost, and every subscription with it. Who waited for one opens now.
     pub fn link_down(&mut self, sockets: &mut impl Sockets) {
-        self.link_up = false;
+        self.link = LinkState::Down;
         self.ask.clear();
         self.counters.subscriptions.set(0);
         for id in self.channels.ids() {
@@ -129,7 +129,7 @@ impl Streams {
         while let Some((_, id)) = self.refused.pop_due(self.now) {
             let Some(channel) = self.channels.get_mut(id) else { continue };
             // The channel may have come to stand, or the link have gone, since then.
-            if channel.subscription == Subscription::Asked && self.link_up {
+            if channel.subscription == Subscription::Asked && self.link == LinkState::Up {
                 self.ask.push_back(id);
             }
         }

@@ -200,6 +200,23 @@ fn a_lost_link_resets_every_stream_once_and_names_all_its_channels() {
 }
 
 #[test]
+fn streams_of_the_first_moment_wait_for_the_link() {
+    let mut world = World::new(LIMITS);
+    world.streams = Streams::new(LIMITS, b"", Arc::default());
+    let id = world.request(&[0]);
+    assert_eq!(world.text(id), "");
+    world.streams.link_up();
+    world.acknowledge_all();
+    world.settle();
+    assert_eq!(world.text(id), "head\n", "and nothing was missed, so no reset");
+
+    world.streams = Streams::new(LIMITS, b"", Arc::default());
+    let id = world.request(&[0]);
+    world.streams.link_down(&mut world.sockets);
+    assert_eq!(world.text(id), "head\n", "the first attempt has failed");
+}
+
+#[test]
 fn waiting_streams_open_when_the_link_is_lost() {
     let mut world = World::new(LIMITS);
     let id = world.request(&[0, 1]);
