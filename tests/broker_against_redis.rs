@@ -344,6 +344,17 @@ fn unknown_commands_are_quoted_alike() {
     }
 }
 
+/// A typed line as programs send it.
+fn as_array(line: &str) -> Vec<u8> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let mut bytes = format!("*{}\r\n", words.len());
+    for word in words {
+        let word = word.trim_matches('"');
+        let _ = write!(bytes, "${}\r\n{word}\r\n", word.len());
+    }
+    bytes.into_bytes()
+}
+
 #[test]
 fn random_sessions_are_answered_alike() {
     let pair = Pair::start(None);
@@ -398,16 +409,70 @@ fn random_sessions_are_answered_alike() {
     ];
     for seed in 0..150 {
         let mut random = fastrand::Rng::with_seed(seed);
-        let script: Vec<(usize, Vec<u8>)> = (0..40)
-            .map(|_| {
-                let connection = random.usize(..3);
-                let commands: &[&str] = if connection == 0 { &publisher } else { &subscriber };
-                let count = 1 + random.usize(..3);
-                let lines = (0..count).map(|_| format!("{}\r\n", random.choice(commands).unwrap()));
-                (connection, lines.collect::<String>().into_bytes())
-            })
-            .collect();
+        let mut script = Vec::new();
+        for _ in 0..40 {
+            let connection = random.usize(..3);
+            let commands: &[&str] = if connection == 0 { &publisher } else { &subscriber };
+            let commands = (0..1 + random.usize(..3)).map(|_| *random.choice(commands).unwrap());
+            let commands: Vec<&str> = commands.collect();
+            let bytes: Vec<u8> = commands
+                .iter()
+                .flat_map(|command| {
+                    if random.bool() { as_array(command) } else { format!("{command}\r\n").into() }
+                })
+                .collect();
+            let (first, second) = bytes.split_at(random.usize(..=bytes.len()));
+            script.push((connection, first.to_vec()));
+            script.push((connection, second.to_vec()));
+        }
         pair.check(&script);
+    }
+}
+
+/// Whole lines, because Redis looks at none before it ends; and no argument that is longer than its
+/// length says, because Redis does not notice.
+#[test]
+fn random_garbage_is_answered_alike() {
+    let pair = Pair::start(None);
+    let tokens = [
+        "*",
+        "$",
+        "0",
+        "1",
+        "2",
+        "3",
+        "-",
+        "+",
+        ":",
+        "%",
+        "\r\n",
+        "\r\n",
+        "\r\n",
+        "\n",
+        " ",
+        "\t",
+        "\"",
+        "'",
+        "\\",
+        "x",
+        "*1\r\n",
+        "*2\r\n",
+        "*3\r\n",
+        "$4\r\nPING\r\n",
+        "$4\r\nECHO\r\n",
+        "$7\r\nPUBLISH\r\n",
+        "$1\r\na\r\n",
+        "PING",
+        "ECHO ",
+        "MULTI\r\n",
+        "EXEC\r\n",
+        "HELLO 3\r\n",
+    ];
+    for seed in 0..2000 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let count = 1 + random.usize(..14);
+        let garbage: String = (0..count).map(|_| *random.choice(&tokens).unwrap()).collect();
+        pair.check(&[(0, format!("{garbage}\r\n").into_bytes())]);
     }
 }
 
