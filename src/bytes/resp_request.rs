@@ -68,7 +68,8 @@ impl fmt::Display for RequestError {
             Self::InvalidArgumentCount => "invalid multibulk length",
             Self::UnauthenticatedArgumentCount => "unauthenticated multibulk length",
             Self::ExpectedBulk(byte) => {
-                let got = if matches!(byte, b' '..=b'~') { char::from(*byte) } else { ' ' };
+                let is_shown = byte.is_ascii() && !matches!(byte, b'\r' | b'\n');
+                let got = if is_shown { char::from(*byte) } else { ' ' };
                 return write!(f, "expected '$', got '{got}'");
             }
             Self::InvalidBulkLength => "invalid bulk length",

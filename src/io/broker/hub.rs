@@ -60,8 +60,9 @@ pub(super) enum Scope {
 
 impl Hub {
     pub(super) fn new(options: BrokerOptions, counters: Arc<BrokerCounters>) -> Self {
+        let password = options.password.filter(|password| !password.is_empty());
         Self {
-            options,
+            options: BrokerOptions { password, ..options },
             counters,
             started: clock::now(),
             channels: Table::default(),

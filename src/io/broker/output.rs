@@ -6,7 +6,7 @@ use std::mem;
 
 use bytes::Bytes;
 
-use crate::bytes::resp::encode_bulk;
+use crate::bytes::resp::{encode_bulk, encode_length};
 use crate::ground::limits;
 
 /// Bytes on their way to one client. Small items are copied together, so that a burst leaves in few
@@ -44,6 +44,7 @@ impl Message {
     /// one, and its payload too if `same_payload` says that it is the same.
     pub(super) fn encode(&mut self, strings: &[&[u8]], payload: &[u8], same_payload: bool) {
         self.text.clear();
+        // The number of elements is one digit: the strings and the payload.
         self.text.push(b'1' + u8::try_from(strings.len()).unwrap_or(0));
         self.text.extend_from_slice(b"\r\n");
         for string in strings {
@@ -54,7 +55,7 @@ impl Message {
             encode_bulk(payload, &mut self.text);
             return;
         }
-        crate::bytes::resp::encode_length(b'$', payload.len(), &mut self.text);
+        encode_length(b'$', payload.len(), &mut self.text);
         if self.shared.is_none() || !same_payload {
             self.shared = Some(Bytes::from([payload, b"\r\n"].concat()));
         }

@@ -135,6 +135,12 @@ impl Table {
             *name = Name { name: Box::default(), subscribers: Vec::new() };
             self.free.push(id);
         }
+        if self.ids.is_empty() {
+            // Room for a million names is given back when the last is gone.
+            self.ids = HashTable::new();
+            self.names = Vec::new();
+            self.free = Vec::new();
+        }
     }
 }
 
@@ -211,5 +217,7 @@ mod tests {
             }
         }
         assert!(table.names.len() <= 6, "slots of forgotten names are used again");
+        own.iter_mut().for_each(|own| table.unsubscribe_all(own).for_each(drop));
+        assert_eq!(table.names.capacity() + table.ids.capacity() + table.free.capacity(), 0);
     }
 }

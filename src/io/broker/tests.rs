@@ -182,6 +182,13 @@ fn before_authentication_a_client_has_few_bytes() {
 }
 
 #[test]
+fn an_empty_password_is_none() {
+    let mut bench = Bench::new(Some(""), 100);
+    let id = bench.open();
+    assert_eq!(bench.ask(id, "PING\r\n"), "+PONG\r\n");
+}
+
+#[test]
 fn a_short_limit_on_events_is_none_on_commands() {
     let mut bench = Bench::new(Some("a password longer than events"), 5);
     let [id, other] = [bench.open(), bench.open()];
