@@ -18,6 +18,7 @@ use crate::bytes::http::{
     Cors, Method, Parsed, RequestHead, ShortAnswer, Status, parse_head, short_answer,
 };
 use crate::ground::config::Secret;
+use crate::io::broker::BrokerCounters;
 use crate::io::metrics;
 use crate::state::counters::Counters;
 use crate::sys::socket::Received;
@@ -27,6 +28,8 @@ use crate::sys::{clock, socket};
 #[derive(Debug)]
 pub struct Overview {
     pub workers: Arc<[Arc<Counters>]>,
+    /// None where there is a Redis.
+    pub broker: Option<Arc<BrokerCounters>>,
     pub restarts: AtomicU64,
     pub draining: AtomicBool,
     /// Required for metrics where the listener is open to others than this host.
@@ -35,9 +38,13 @@ pub struct Overview {
 
 impl Overview {
     #[must_use]
-    pub fn new(workers: Arc<[Arc<Counters>]>, token: Option<Secret>) -> Self {
+    pub fn new(
+        workers: Arc<[Arc<Counters>]>,
+        broker: Option<Arc<BrokerCounters>>,
+        token: Option<Secret>,
+    ) -> Self {
         let (restarts, draining) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { workers, restarts, draining, token }
+        Self { workers, broker, restarts, draining, token }
     }
 }
 
@@ -168,6 +175,9 @@ fn answer(head: &RequestHead<'_>, overview: &Overview, out: &mut Vec<u8>) {
     }
     let mut text = String::new();
     metrics::render(&overview.workers, overview.restarts.load(Ordering::Relaxed), &mut text);
+    if let Some(broker) = &overview.broker {
+        metrics::render_broker(broker, &mut text);
+    }
     out.extend_from_slice(
         format!(
             "HTTP/1.1 200 OK\r\nContent-Type: {METRICS_TYPE}\r\nContent-Length: {}\r\n\

@@ -3,9 +3,10 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use crate::io::broker::BrokerCounters;
 use crate::state::counters::{CloseReason, Counter, Counters};
 
-/// Appends all metrics.
+/// Appends all metrics of the workers.
 pub fn render(workers: &[Arc<Counters>], restarts: u64, out: &mut String) {
     let all = |of: fn(&Counters) -> &Counter| workers.iter().map(|w| of(w).get()).sum::<u64>();
     let gauges: [(&str, &str, u64); 3] = [
@@ -47,6 +48,27 @@ pub fn render(workers: &[Arc<Counters>], restarts: u64, out: &mut String) {
     }
 }
 
+/// Appends the metrics of the embedded broker.
+pub fn render_broker(broker: &BrokerCounters, out: &mut String) {
+    metric(out, "broker_clients", "gauge", "Clients of the embedded broker, workers included.");
+    line(out, "broker_clients", "", broker.clients.get());
+    let counters: [(&str, &str, &Counter); 8] = [
+        ("accepted", "Clients accepted.", &broker.accepted),
+        ("refused", "Clients refused because there were too many.", &broker.refused),
+        ("commands", "Commands of clients.", &broker.commands),
+        ("published", "Messages published.", &broker.published),
+        ("delivered", "Messages handed to subscribers, once each.", &broker.delivered),
+        ("authentication_failures", "Wrong passwords.", &broker.authentication_failures),
+        ("protocol_errors", "Clients closed for not speaking RESP.", &broker.protocol_errors),
+        ("overflows", "Clients closed for not reading.", &broker.overflows),
+    ];
+    for (name, help, counter) in counters {
+        let name = format!("broker_{name}_total");
+        metric(out, &name, "counter", help);
+        line(out, &name, "", counter.get());
+    }
+}
+
 fn metric(out: &mut String, name: &str, kind: &str, help: &str) {
     // Writing to a string can't fail.
     let _ = writeln!(out, "# HELP corecast_{name} {help}\n# TYPE corecast_{name} {kind}");
@@ -85,6 +107,7 @@ mod tests {
     fn every_sample_has_its_help_and_type() {
         let mut text = String::new();
         render(&[Arc::new(Counters::default())], 0, &mut text);
+        render_broker(&BrokerCounters::default(), &mut text);
         for sample in text.lines().filter(|line| !line.starts_with('#')) {
             let name = sample.split([' ', '{']).next().unwrap();
             assert!(text.contains(&format!("# TYPE {name} ")), "{name}");

@@ -107,7 +107,8 @@ pub fn serve(config: Config) -> Result<Ending, ServeError> {
             mailbox: Arc::new(Mailbox::new(Arc::clone(&bell))?),
         });
     }
-    let overview = Arc::new(Overview::new(workers, config.admin_token.clone()));
+    let counted = broker.as_ref().map(|broker| Arc::clone(&broker.counters));
+    let overview = Arc::new(Overview::new(workers, counted, config.admin_token.clone()));
     let admin = start_admin(&config.admin_listen, &overview, has_private_tables)?;
     let banner = Banner {
         workers: config.workers,
@@ -179,6 +180,7 @@ impl Drop for Held {
 /// The embedded broker, running.
 struct Broker {
     thread: JoinHandle<io::Result<()>>,
+    counters: Arc<BrokerCounters>,
     /// Where the workers' links find it.
     address: RedisAddress,
     /// As the banner shows it.
@@ -213,13 +215,15 @@ impl Broker {
             payload_bytes_max: config.max_event_bytes,
         };
         let password = config.broker_password.clone();
+        let counters = Arc::new(BrokerCounters::default());
+        let counted = Arc::clone(&counters);
         let thread = spawn("broker", private_table, move || {
             // Nobody rings: the broker ends with the process, after the last event is out.
             let never = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
-            broker::run(listener, options, never, Arc::new(BrokerCounters::default()))
+            broker::run(listener, options, never, counted)
         })?;
         let address = RedisAddress { endpoint, username: None, password, database: 0 };
-        Ok(Self { thread, address, name, port })
+        Ok(Self { thread, counters, address, name, port })
     }
 }
 

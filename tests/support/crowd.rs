@@ -317,8 +317,8 @@ fn connect(source: Ipv4Addr, address: SocketAddr, is_slow: bool) -> io::Result<T
     if is_slow {
         socket.set_recv_buffer_size(4096)?;
     }
-    // Thousands of closed connections would hold their ports for a minute, and a port that was bound
-    // is not given to anybody who only connects, whatever the address.
+    // Thousands of closed connections would hold their ports for a minute, and a port that was
+    // bound is not given to anybody who only connects, whatever the address.
     socket.set_linger(Some(Duration::ZERO))?;
     socket.bind(&SocketAddr::from((source, 0)).into())?;
     socket.connect(&address.into())?;

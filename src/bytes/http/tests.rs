@@ -481,7 +481,8 @@ fn preflight_allows_what_event_sources_send() {
          Access-Control-Allow-Methods: GET, HEAD\r\n\
          Access-Control-Allow-Headers: Last-Event-ID, Cache-Control, X-Requested-With\r\n\
          Access-Control-Max-Age: 86400\r\n\
-         Access-Control-Allow-Origin: https://a.example\r\nAccess-Control-Allow-Credentials: true\r\nVary: Origin\r\n\
+         Access-Control-Allow-Origin: https://a.example\r\n\
+         Access-Control-Allow-Credentials: true\r\nVary: Origin\r\n\
          Connection: keep-alive\r\n\r\n",
     );
     check_answer(
