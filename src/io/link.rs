@@ -76,6 +76,8 @@ pub struct Link {
     /// Bytes of an oversize payload still to be thrown away.
     skip: u64,
     output: Vec<u8>,
+    /// Whether the reactor tells when the socket has room for more.
+    awaits_room: bool,
     /// Commands without an answer yet, oldest first.
     sent: VecDeque<Sent>,
 }
@@ -124,6 +126,7 @@ impl Link {
             needed: 0,
             skip: 0,
             output: Vec::new(),
+            awaits_room: false,
             sent: VecDeque::new(),
         }
     }
@@ -226,8 +229,12 @@ impl Link {
         if self.output.is_empty() {
             self.output = Vec::new();
         }
-        if let Err(error) = reactor.watch_both(socket, Token::Link, !self.output.is_empty()) {
-            self.fail(now, &LinkError::Connect(error), reactor, upstream);
+        let awaits_room = !self.output.is_empty();
+        if awaits_room != self.awaits_room {
+            self.awaits_room = awaits_room;
+            if let Err(error) = reactor.watch_both(socket, Token::Link, awaits_room) {
+                self.fail(now, &LinkError::Connect(error), reactor, upstream);
+            }
         }
     }
 
@@ -288,7 +295,10 @@ impl Link {
             Ok(socket)
         });
         match watched {
-            Ok(socket) => self.state = State::Connecting { socket, since: now },
+            Ok(socket) => {
+                self.awaits_room = true;
+                self.state = State::Connecting { socket, since: now };
+            }
             Err(error) => self.fail(now, &LinkError::Connect(error), reactor, upstream),
         }
     }

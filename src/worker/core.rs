@@ -242,15 +242,14 @@ impl Upstream for Core {
         } else {
             debug!(worker = %self.id, "no link to Redis: {error}");
         }
-        self.streams.link_down(&mut self.sockets);
+        self.streams.link_down();
     }
 
     fn message(&mut self, channel: &[u8], payload: &[u8]) {
         self.counters.received.add(1);
         #[cfg(debug_assertions)]
         self.panic_if_asked(channel, payload);
-        let formats = Arc::clone(&self.formats);
-        let decoded = match format::decode(formats.of(channel), payload) {
+        let decoded = match format::decode(self.formats.of(channel), payload) {
             Ok(decoded) => decoded,
             Err(error) => {
                 self.counters.undecodable.add(1);

@@ -2,9 +2,8 @@
 
 use super::{LinkState, Streams, shrink};
 use crate::bytes::event_stream::ResetReason;
-use crate::ground::ids::{ChannelId, ConnectionId};
+use crate::ground::ids::ChannelId;
 use crate::state::channels::Subscription;
-use crate::state::sockets::Sockets;
 
 impl Streams {
     /// Counts one more user of a channel, and asks Redis for it if nobody has.
@@ -106,8 +105,9 @@ impl Streams {
         }
     }
 
-    /// The link is lost, and every subscription with it. Who waited for one opens now.
-    pub fn link_down(&mut self, sockets: &mut impl Sockets) {
+    /// The link is lost, and every subscription with it. Who waited for one opens in the next
+    /// slice.
+    pub fn link_down(&mut self) {
         self.link = LinkState::Down;
         self.ask.clear();
         self.counters.subscriptions.set(0);
@@ -116,11 +116,7 @@ impl Streams {
                 channel.subscription = Subscription::Idle;
             }
         }
-        let waiters: Vec<ConnectionId> =
-            std::mem::take(&mut self.waiters).into_values().flatten().collect();
-        for waiter in waiters {
-            self.open(waiter, sockets);
-        }
+        self.ready.extend(std::mem::take(&mut self.waiters).into_values().flatten());
     }
 
     /// Subscriptions that ended by lapse of time: names to be unsubscribed. Their channels are
