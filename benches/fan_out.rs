@@ -61,7 +61,10 @@ async fn bench(count: usize, rounds: usize, driver: DriverKind) {
     let mut streams = Streams::new(LIMITS, b"", Arc::new(Counters::default()));
     let mut sockets = ClientSockets;
     let reactor = Reactor::new().unwrap();
+    streams.link_up();
     let channel = streams.hold(b"news");
+    streams.next_asks(1);
+    streams.acknowledge(channel);
     let mut fds: Vec<RawFd> = Vec::with_capacity(count);
     while fds.len() < count {
         let Some(fd) = socket::accept(listener.as_fd()).unwrap() else { continue };
