@@ -129,8 +129,14 @@ impl Streams {
         while let Some((_, id)) = self.refused.pop_due(self.now) {
             let Some(channel) = self.channels.get_mut(id) else { continue };
             // The channel may have come to stand, or the link have gone, since then.
-            if channel.subscription == Subscription::Asked && self.link == LinkState::Up {
+            if channel.subscription != Subscription::Asked || self.link != LinkState::Up {
+                continue;
+            }
+            if channel.users > 0 {
                 self.ask.push_back(id);
+            } else {
+                // Nobody waits for an answer any more: the channel may lapse.
+                channel.subscription = Subscription::Idle;
             }
         }
         let mut names = Vec::new();

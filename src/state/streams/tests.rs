@@ -244,6 +244,21 @@ fn an_unused_channel_is_unsubscribed_after_a_while_unless_somebody_comes_back() 
 }
 
 #[test]
+fn a_refused_channel_that_nobody_uses_is_forgotten() {
+    let mut world = World::new(LIMITS);
+    let id = world.request(&[0]);
+    world.close(id);
+    for tick in 0..100 {
+        world.streams.set_time(Tick(tick), 0);
+        for id in world.streams.next_asks(usize::MAX) {
+            world.streams.refuse(id);
+        }
+        assert_eq!(world.streams.lapsed(), Vec::<Vec<u8>>::new());
+    }
+    assert!(world.streams.channels.is_empty());
+}
+
+#[test]
 fn a_slow_consumer_is_closed_and_others_are_not_delayed() {
     let mut world = World::new(StreamLimits { max_pending_bytes: 100, ..LIMITS });
     let (slow, quick) = (world.open(&[0]), world.open(&[0]));
