@@ -88,8 +88,10 @@ impl Streams {
         }
     }
 
-    /// Redis refused the subscription; it is asked again after a while.
+    /// Redis refused the subscription; it is asked again after a while. Who waited for it opens
+    /// before that, by its deadline.
     pub fn refuse(&mut self, id: ChannelId) {
+        self.waiters.remove(&id);
         self.refused.push(self.now, id);
     }
 

@@ -259,6 +259,23 @@ fn a_refused_channel_that_nobody_uses_is_forgotten() {
 }
 
 #[test]
+fn a_refused_channel_does_not_remember_who_waited_for_it() {
+    let mut world = World::new(LIMITS);
+    for tick in 0..200 {
+        world.streams.set_time(Tick(tick), 0);
+        let id = world.request(&[0]);
+        for id in world.streams.next_asks(usize::MAX) {
+            world.streams.refuse(id);
+        }
+        world.streams.lapsed();
+        world.streams.open(id, &mut world.sockets);
+        world.close(id);
+    }
+    let waiting: usize = world.streams.waiters.values().map(Vec::len).sum();
+    assert!(waiting <= REFUSED_TICKS as usize, "{waiting}");
+}
+
+#[test]
 fn a_slow_consumer_is_closed_and_others_are_not_delayed() {
     let mut world = World::new(StreamLimits { max_pending_bytes: 100, ..LIMITS });
     let (slow, quick) = (world.open(&[0]), world.open(&[0]));
