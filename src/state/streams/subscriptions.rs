@@ -1,9 +1,10 @@
 //! What Redis is asked for: a channel is subscribed while somebody needs it, and a while longer.
 
-use super::{LinkState, Streams, shrink};
+use super::{LinkState, REFUSED_TICKS, Streams, shrink};
 use crate::bytes::event_stream::ResetReason;
 use crate::ground::ids::{ChannelId, ConnectionId};
 use crate::state::channels::Subscription;
+use crate::state::deadlines::Deadlines;
 use crate::state::sockets::Sockets;
 
 impl Streams {
@@ -112,6 +113,7 @@ impl Streams {
     pub fn link_down(&mut self, sockets: &mut impl Sockets) {
         self.link = LinkState::Down;
         self.ask.clear();
+        self.refused = Deadlines::new(REFUSED_TICKS);
         self.counters.subscriptions.set(0);
         for id in self.channels.ids() {
             if let Some(channel) = self.channels.get_mut(id) {

@@ -276,6 +276,25 @@ fn a_refused_channel_does_not_remember_who_waited_for_it() {
 }
 
 #[test]
+fn a_refused_channel_is_asked_once_at_a_time_however_often_the_link_is_lost() {
+    let mut world = World::new(LIMITS);
+    world.request(&[0]);
+    for _ in 0..5 {
+        for id in world.streams.next_asks(usize::MAX) {
+            world.streams.refuse(id);
+        }
+        world.streams.link_down(&mut world.sockets);
+        world.streams.link_up();
+    }
+    for id in world.streams.next_asks(usize::MAX) {
+        world.streams.refuse(id);
+    }
+    world.streams.set_time(Tick(REFUSED_TICKS), 0);
+    world.streams.lapsed();
+    assert_eq!(world.streams.next_asks(usize::MAX).len(), 1);
+}
+
+#[test]
 fn a_slow_consumer_is_closed_and_others_are_not_delayed() {
     let mut world = World::new(StreamLimits { max_pending_bytes: 100, ..LIMITS });
     let (slow, quick) = (world.open(&[0]), world.open(&[0]));
