@@ -100,7 +100,11 @@ impl Streams {
     pub fn link_up(&mut self) {
         self.link = LinkState::Up;
         self.ask.clear();
-        for id in self.channels.ids() {
+        // The oldest first, and so those of `--subscribe-ahead` before all others: events for a
+        // channel come by way of them, so it does not stand before they do.
+        let mut ids = self.channels.ids();
+        ids.sort_unstable();
+        for id in ids {
             let Some(channel) = self.channels.get_mut(id) else { continue };
             if channel.users > 0 {
                 channel.subscription = Subscription::Asked;

@@ -295,6 +295,18 @@ fn a_refused_channel_is_asked_once_at_a_time_however_often_the_link_is_lost() {
 }
 
 #[test]
+fn channels_that_are_always_subscribed_are_asked_for_first() {
+    let mut world = World::new(LIMITS);
+    world.streams = Streams::new(LIMITS, b"", Arc::default());
+    let ahead = world.streams.hold(b"events_channel");
+    for n in 0..500 {
+        world.request(&[n]);
+    }
+    world.streams.link_up();
+    assert_eq!(world.streams.next_asks(1), [ahead]);
+}
+
+#[test]
 fn a_slow_consumer_is_closed_and_others_are_not_delayed() {
     let mut world = World::new(StreamLimits { max_pending_bytes: 100, ..LIMITS });
     let (slow, quick) = (world.open(&[0]), world.open(&[0]));
