@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use support::address::Address;
-use support::clock::{Deadline, now};
+use support::clock::{Deadline, eventually, now};
 use support::http::{Connection, Head, Response};
 use support::server::Server;
 use support::stream::{Stream, request};
@@ -231,6 +231,28 @@ fn heads_that_are_too_slow_time_out() {
 }
 
 #[test]
+fn connections_end_for_one_reason_each() {
+    let server = Server::start(&["--head-timeout", "300ms"]);
+    for request in [
+        "bad\r\n\r\n",
+        "GET /events/late HTTP/1.1\r\n",
+        "GET /nowhere HTTP/1.0\r\n\r\n",
+        "HEAD /events/a HTTP/1.1\r\nHost: h\r\n\r\n",
+    ] {
+        let mut connection = Connection::open(server.listener());
+        connection.send(request);
+        connection.read_to_end();
+    }
+    eventually("all are closed", || (server.metric("corecast_connections ") == 0.0).then_some(()));
+    let closed = |reason| server.metric(&format!("corecast_closes_total{{reason=\"{reason}\"}}"));
+    assert_eq!(
+        [closed("bad-request"), closed("head-timeout"), closed("answered")],
+        [1.0, 1.0, 2.0]
+    );
+    assert_eq!(server.metric("corecast_closes_total"), 4.0);
+}
+
+#[test]
 fn connections_that_never_sent_a_byte_are_closed_without_an_answer() {
     let server = Server::start(&["--head-timeout", "300ms"]);
     let mut silent = Connection::open(server.listener());
@@ -414,7 +436,7 @@ fn full_server_turns_streams_away_with_a_longer_retry() {
     assert_eq!(turned_away.next_message_or_end(), None);
 
     drop(occupants);
-    let mut stream = support::clock::eventually("there is room again", || {
+    let mut stream = eventually("there is room again", || {
         let mut stream = server.open("/events/a");
         (stream.retry() <= 1500).then_some(stream)
     });

@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 
 use crate::ground::ids::{ChannelId, ConnectionId};
 use crate::state::backlog::Backlog;
+use crate::state::counters::CloseReason;
 use crate::state::pages::Pages;
 
 /// What a connection is doing.
@@ -18,8 +19,9 @@ pub enum State {
     One,
     /// A stream of several channels; `home` is its entry among them.
     Many,
-    /// Answered for the last time: what still comes is thrown away until the peer has read that.
-    Lingering,
+    /// Answered for the last time, for this reason: what still comes is thrown away until the peer
+    /// has read that.
+    Lingering(CloseReason),
 }
 
 /// One connection. Plain data, so that it could be written down and handed over.

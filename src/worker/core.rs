@@ -182,7 +182,7 @@ impl Core {
             self.streams.open(id, &mut self.sockets);
         }
         while let Some((_, id)) = self.lingerings.pop_due(self.now) {
-            if self.streams.get(id).is_some_and(|c| c.state == State::Lingering) {
+            if self.streams.get(id).is_some_and(|c| matches!(c.state, State::Lingering(_))) {
                 self.close(id, CloseReason::Answered);
             }
         }

@@ -78,8 +78,8 @@ impl Drain {
                 State::One | State::Many | State::Opening => core.dismiss(id),
                 State::Head => core.close(id, CloseReason::Drained),
                 // Has its answer, and a deadline of its own.
-                State::Lingering if !is_last => continue,
-                State::Lingering | State::Vacant => core.close(id, CloseReason::Answered),
+                State::Lingering(_) if !is_last => continue,
+                State::Lingering(_) | State::Vacant => core.close(id, CloseReason::Answered),
             }
             self.due -= 1;
             closed += 1;

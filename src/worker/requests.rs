@@ -53,7 +53,7 @@ impl Core {
                     rest = rest.get(consumed..).unwrap_or_default();
                     self.await_head(id);
                 }
-                Err(bad) => return self.refuse(id, bad.status(), &bad),
+                Err(bad) => return self.refuse(id, bad.status(), &bad, CloseReason::BadRequest),
             }
         }
         self.streams.keep_head(id, HeadBuffer { bytes: rest.to_vec(), skip });
@@ -67,8 +67,7 @@ impl Core {
         }
         let seconds = self.config.head_timeout.as_secs_f64();
         let late = format_args!("the request head did not arrive within {seconds} s").to_string();
-        self.counters.close(CloseReason::HeadTimeout);
-        self.refuse(id, Status::RequestTimeout408, &late);
+        self.refuse(id, Status::RequestTimeout408, &late, CloseReason::HeadTimeout);
     }
 
     fn on_request(&mut self, id: ConnectionId, head: &RequestHead<'_>) {
@@ -85,7 +84,8 @@ impl Core {
             Method::Options => {
                 let mut bytes = Vec::new();
                 preflight(cors, head.keep_alive, &mut bytes);
-                return self.answer(id, &bytes, head.keep_alive);
+                let end = (!head.keep_alive).then_some(CloseReason::Answered);
+                return self.answer(id, &bytes, end);
             }
             Method::Post | Method::Other => {
                 let body = "only GET, HEAD and OPTIONS are allowed here";
@@ -102,7 +102,7 @@ impl Core {
             Resolved::Stream(_) if head.method == Method::Head => {
                 let mut bytes = Vec::new();
                 stream_head(cors, &mut bytes);
-                self.answer(id, &bytes, false);
+                self.answer(id, &bytes, Some(CloseReason::Answered));
             }
             Resolved::Stream(request) => self.on_stream(id, head, &request, cors),
         }
@@ -126,8 +126,7 @@ impl Core {
                 &mut bytes,
             );
             bytes.push(b'\n');
-            self.counters.close(CloseReason::Capacity);
-            return self.answer(id, &bytes, false);
+            return self.answer(id, &bytes, Some(CloseReason::Capacity));
         }
         event_stream::encode_retry(self.jittered_retry_ms(1.0), &mut bytes);
         event_stream::encode_id(FIRST_EVENT_ID, &mut bytes);
@@ -154,22 +153,31 @@ impl Core {
         u64::try_from(retry.as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn refuse(&mut self, id: ConnectionId, status: Status, body: &dyn fmt::Display) {
+    /// Answers a request that can't be read, and ends its connection.
+    fn refuse(
+        &mut self,
+        id: ConnectionId,
+        status: Status,
+        body: &dyn fmt::Display,
+        reason: CloseReason,
+    ) {
         let cors = Cors { allow_origin: None, vary: !self.config.cors_origins.is_empty() };
         let answer = ShortAnswer { status, body, keep_alive: false, head_only: false, cors };
-        self.counters.close(CloseReason::BadRequest);
-        self.short(id, &answer);
+        let mut bytes = Vec::with_capacity(512);
+        short_answer(&answer, &mut bytes);
+        self.answer(id, &bytes, Some(reason));
     }
 
     fn short(&mut self, id: ConnectionId, answer: &ShortAnswer<'_>) {
         let mut bytes = Vec::with_capacity(512);
         short_answer(answer, &mut bytes);
-        self.answer(id, &bytes, answer.keep_alive && !answer.status.closes());
+        let keep = answer.keep_alive && !answer.status.closes();
+        self.answer(id, &bytes, (!keep).then_some(CloseReason::Answered));
     }
 
-    /// Sends an answer that is no stream. If the connection is not kept, it lingers until the peer
-    /// has read the answer.
-    fn answer(&mut self, id: ConnectionId, bytes: &[u8], keep: bool) {
+    /// Sends an answer that is no stream. With a reason to `end` the connection, it lingers until
+    /// the peer has read the answer.
+    fn answer(&mut self, id: ConnectionId, bytes: &[u8], end: Option<CloseReason>) {
         let Some(connection) = self.streams.get(id) else { return };
         let fd = connection.fd;
         match self.sockets.send(fd, bytes) {
@@ -177,9 +185,9 @@ impl Core {
             // Who does not read the answers to what it asked for gets no more of them.
             _ => return self.close(id, CloseReason::WriteFailed),
         }
-        if !keep {
+        if let Some(reason) = end {
             socket::finish(raw::borrow(fd));
-            self.streams.set_lingering(id);
+            self.streams.set_lingering(id, reason);
             self.lingerings.push(self.now, id);
         }
     }

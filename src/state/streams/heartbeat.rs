@@ -46,7 +46,7 @@ impl Streams {
         let sent_at = match connection.state {
             State::One => self.channels.get(ChannelId(connection.home)).map(|c| c.sent_at),
             State::Many => self.lane.streams.get(connection.home).map(|multi| multi.sent_at),
-            State::Vacant | State::Head | State::Opening | State::Lingering => None,
+            State::Vacant | State::Head | State::Opening | State::Lingering(_) => None,
         };
         let Some(sent_at) = sent_at else { return false };
         let silent = self.now.since(sent_at) >= self.limits.heartbeat_ticks / 2;

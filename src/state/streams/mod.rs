@@ -199,10 +199,10 @@ impl Streams {
     }
 
     /// The last answer is sent: from now on what comes is thrown away.
-    pub fn set_lingering(&mut self, id: ConnectionId) {
+    pub fn set_lingering(&mut self, id: ConnectionId, reason: CloseReason) {
         if let Some(connection) = self.connections.get_mut(id) {
             debug_assert_eq!(connection.state, State::Head);
-            connection.state = State::Lingering;
+            connection.state = State::Lingering(reason);
             self.connections.take_rare(id.slot);
         }
     }
@@ -296,7 +296,8 @@ impl Streams {
         }
     }
 
-    /// Ends a connection: its descriptor is closed, its place in every table freed.
+    /// Ends a connection: its descriptor is closed, its place in every table freed. One that was
+    /// answered for the last time keeps the reason that it has.
     pub fn close(&mut self, id: ConnectionId, reason: CloseReason, sockets: &mut impl Sockets) {
         let Some(connection) = self.connections.get(id) else { return };
         let (fd, state) = (connection.fd, connection.state);
@@ -309,11 +310,14 @@ impl Streams {
                     opening.channels.iter().for_each(|channel| self.release(*channel));
                 }
             }
-            State::Vacant | State::Head | State::Lingering => {}
+            State::Vacant | State::Head | State::Lingering(_) => {}
         }
         self.connections.remove(id);
         sockets.close(fd);
-        self.counters.close(reason);
+        self.counters.close(match state {
+            State::Lingering(known) => known,
+            _ => reason,
+        });
         self.counters.connections.subtract(1);
         if matches!(state, State::One | State::Many) {
             self.counters.streams.subtract(1);

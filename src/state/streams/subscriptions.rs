@@ -1,9 +1,10 @@
 //! What Redis is asked for: a channel is subscribed while somebody needs it, and a while longer.
 
-use super::{LinkState, Streams, shrink};
+use super::{LinkState, REFUSED_TICKS, Streams, shrink};
 use crate::bytes::event_stream::ResetReason;
 use crate::ground::ids::ChannelId;
 use crate::state::channels::Subscription;
+use crate::state::deadlines::Deadlines;
 
 impl Streams {
     /// Counts one more user of a channel, and asks Redis for it if nobody has.
@@ -87,8 +88,10 @@ impl Streams {
         }
     }
 
-    /// Redis refused the subscription; it is asked again after a while.
+    /// Redis refused the subscription; it is asked again after a while. Who waited for it opens
+    /// before that, by its deadline.
     pub fn refuse(&mut self, id: ChannelId) {
+        self.waiters.remove(&id);
         self.refused.push(self.now, id);
     }
 
@@ -96,7 +99,11 @@ impl Streams {
     pub fn link_up(&mut self) {
         self.link = LinkState::Up;
         self.ask.clear();
-        for id in self.channels.ids() {
+        // The oldest first, and so those of `--subscribe-ahead` before all others: events for a
+        // channel come by way of them, so it does not stand before they do.
+        let mut ids = self.channels.ids();
+        ids.sort_unstable();
+        for id in ids {
             let Some(channel) = self.channels.get_mut(id) else { continue };
             if channel.users > 0 {
                 channel.subscription = Subscription::Asked;
@@ -110,6 +117,7 @@ impl Streams {
     pub fn link_down(&mut self) {
         self.link = LinkState::Down;
         self.ask.clear();
+        self.refused = Deadlines::new(REFUSED_TICKS);
         self.counters.subscriptions.set(0);
         for id in self.channels.ids() {
             if let Some(channel) = self.channels.get_mut(id) {
@@ -125,8 +133,14 @@ impl Streams {
         while let Some((_, id)) = self.refused.pop_due(self.now) {
             let Some(channel) = self.channels.get_mut(id) else { continue };
             // The channel may have come to stand, or the link have gone, since then.
-            if channel.subscription == Subscription::Asked && self.link == LinkState::Up {
+            if channel.subscription != Subscription::Asked || self.link != LinkState::Up {
+                continue;
+            }
+            if channel.users > 0 {
                 self.ask.push_back(id);
+            } else {
+                // Nobody waits for an answer any more: the channel may lapse.
+                channel.subscription = Subscription::Idle;
             }
         }
         let mut names = Vec::new();

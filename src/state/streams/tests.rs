@@ -251,6 +251,69 @@ fn an_unused_channel_is_unsubscribed_after_a_while_unless_somebody_comes_back() 
 }
 
 #[test]
+fn a_refused_channel_that_nobody_uses_is_forgotten() {
+    let mut world = World::new(LIMITS);
+    let id = world.request(&[0]);
+    world.close(id);
+    for tick in 0..100 {
+        world.streams.set_time(Tick(tick), 0);
+        for id in world.streams.next_asks(usize::MAX) {
+            world.streams.refuse(id);
+        }
+        assert_eq!(world.streams.lapsed(), Vec::<Vec<u8>>::new());
+    }
+    assert!(world.streams.channels.is_empty());
+}
+
+#[test]
+fn a_refused_channel_does_not_remember_who_waited_for_it() {
+    let mut world = World::new(LIMITS);
+    for tick in 0..200 {
+        world.streams.set_time(Tick(tick), 0);
+        let id = world.request(&[0]);
+        for id in world.streams.next_asks(usize::MAX) {
+            world.streams.refuse(id);
+        }
+        world.streams.lapsed();
+        world.streams.open(id, &mut world.sockets);
+        world.close(id);
+    }
+    let waiting: usize = world.streams.waiters.values().map(Vec::len).sum();
+    assert!(waiting <= REFUSED_TICKS as usize, "{waiting}");
+}
+
+#[test]
+fn a_refused_channel_is_asked_once_at_a_time_however_often_the_link_is_lost() {
+    let mut world = World::new(LIMITS);
+    world.request(&[0]);
+    for _ in 0..5 {
+        for id in world.streams.next_asks(usize::MAX) {
+            world.streams.refuse(id);
+        }
+        world.streams.link_down();
+        world.streams.link_up();
+    }
+    for id in world.streams.next_asks(usize::MAX) {
+        world.streams.refuse(id);
+    }
+    world.streams.set_time(Tick(REFUSED_TICKS), 0);
+    world.streams.lapsed();
+    assert_eq!(world.streams.next_asks(usize::MAX).len(), 1);
+}
+
+#[test]
+fn channels_that_are_always_subscribed_are_asked_for_first() {
+    let mut world = World::new(LIMITS);
+    world.streams = Streams::new(LIMITS, b"", Arc::default());
+    let ahead = world.streams.hold(b"events_channel");
+    for n in 0..500 {
+        world.request(&[n]);
+    }
+    world.streams.link_up();
+    assert_eq!(world.streams.next_asks(1), [ahead]);
+}
+
+#[test]
 fn a_slow_consumer_is_closed_and_others_are_not_delayed() {
     let mut world = World::new(StreamLimits { max_pending_bytes: 100, ..LIMITS });
     let (slow, quick) = (world.open(&[0]), world.open(&[0]));
