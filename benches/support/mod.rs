@@ -43,14 +43,14 @@ struct Shared {
 }
 
 impl Crowd {
-    /// Opens `count` connections to `server` from several loopback addresses, and sends `request`
-    /// on each.
-    pub(crate) fn open(server: SocketAddr, count: usize, request: &str) -> Self {
+    /// Opens `count` connections to `server` from several loopback addresses, and sends on each
+    /// what `request` makes of its number.
+    pub(crate) fn open(server: SocketAddr, count: usize, request: fn(usize) -> String) -> Self {
         let shared = Arc::new(Shared::default());
-        let (s, request) = (Arc::clone(&shared), request.to_owned());
+        let s = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
             corecast::sys::raw::make_descriptor_table_private().unwrap();
-            run(server, count, request.as_bytes(), &s).unwrap();
+            run(server, count, request, &s).unwrap();
         });
         Self { shared, thread: Some(thread) }
     }
@@ -91,7 +91,12 @@ impl Drop for Crowd {
 /// Connections of one source address: fewer than the ephemeral ports there are.
 const PER_SOURCE: usize = 5_000;
 
-fn run(server: SocketAddr, count: usize, request: &[u8], shared: &Shared) -> io::Result<()> {
+fn run(
+    server: SocketAddr,
+    count: usize,
+    request: fn(usize) -> String,
+    shared: &Shared,
+) -> io::Result<()> {
     let set = epoll::create(CreateFlags::CLOEXEC)?;
     let mut sockets = Vec::with_capacity(count);
     let mut seen = vec![false; count];
@@ -103,8 +108,9 @@ fn run(server: SocketAddr, count: usize, request: &[u8], shared: &Shared) -> io:
         socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, source), 0)).into())?;
         socket.connect(&server.into())?;
         epoll::add(&set, &socket, EventData::new_u64(number as u64), EventFlags::IN)?;
+        let request = request(number);
         if !request.is_empty() {
-            rustix::net::send(&socket, request, SendFlags::NOSIGNAL)?;
+            rustix::net::send(&socket, request.as_bytes(), SendFlags::NOSIGNAL)?;
         }
         sockets.push(Some(socket));
     }
