@@ -120,6 +120,18 @@ pub enum Format {
     Anycable,
 }
 
+impl Format {
+    pub const ALL: [Self; 7] = [
+        Self::Raw,
+        Self::Json,
+        Self::DjangoSse,
+        Self::FlaskSse,
+        Self::DjangoEventstream,
+        Self::Laravel,
+        Self::Anycable,
+    ];
+}
+
 impl ListenAddress {
     /// Whether only this host can reach it.
     #[must_use]

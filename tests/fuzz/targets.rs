@@ -257,19 +257,9 @@ fn resp2_strings(frame: &Resp2Frame) -> Vec<Vec<u8>> {
     }
 }
 
-const FORMATS: [Format; 7] = [
-    Format::Raw,
-    Format::Json,
-    Format::DjangoSse,
-    Format::FlaskSse,
-    Format::DjangoEventstream,
-    Format::Laravel,
-    Format::Anycable,
-];
-
 /// No payload makes a decoder panic, and what is read out of one is what a browser gets.
 fn formats(input: &[u8]) {
-    for format in FORMATS {
+    for format in Format::ALL {
         let decoded = match format::decode(format, input) {
             Ok(decoded) => decoded,
             Err(undecodable) => {

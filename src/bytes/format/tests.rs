@@ -9,16 +9,6 @@ use crate::bytes::event_source::{EventSource, Message};
 use crate::bytes::event_stream;
 use crate::bytes::strings::every_string;
 
-const ALL: [Format; 7] = [
-    Format::Raw,
-    Format::Json,
-    Format::DjangoSse,
-    Format::FlaskSse,
-    Format::DjangoEventstream,
-    Format::Laravel,
-    Format::Anycable,
-];
-
 /// What a page reads of a payload.
 fn received(format: Format, payload: &[u8]) -> EventSource {
     let mut stream = Vec::new();
@@ -346,7 +336,7 @@ fn anycable_is_routed_by_the_inner_stream() {
 
 #[test]
 fn an_envelope_is_read_in_every_format() {
-    for format in ALL {
+    for format in Format::ALL {
         let payload = "\0{\"data\": \"x\\ny\", \"event\": \"e\", \"id\": 7, \"retry\": 100}";
         check(format, payload, "e", "x\ny");
         check_id_and_retry(format, payload, Some("7"), Some(100));
@@ -357,7 +347,7 @@ fn an_envelope_is_read_in_every_format() {
 fn what_only_begins_like_an_envelope_is_an_ordinary_payload() {
     for payload in ["\0", "\0{", "\0{}", "\0[]", "\0 {\"data\": 1}", "\0{\"data\": 1} x", "\0x"] {
         check(Format::Raw, payload, "message", payload);
-        for format in &ALL[1..] {
+        for format in &Format::ALL[1..] {
             assert_eq!(decode(*format, payload.as_bytes()).unwrap_err().offset, Some(0));
         }
     }
@@ -429,7 +419,7 @@ fn all_short_payloads_are_one_event_or_none() {
         b"1",
     ];
     every_string(&symbols, 5, |payload| {
-        for format in ALL {
+        for format in Format::ALL {
             match decode(format, payload) {
                 Ok(_) => drop(received(format, payload)),
                 Err(error) => assert!(error.offset.is_none_or(|offset| offset <= payload.len())),
@@ -485,7 +475,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_one_event_or_none(payload in vec(any::<u8>(), 0..200)) {
-        for format in ALL {
+        for format in Format::ALL {
             if decode(format, &payload).is_ok() {
                 received(format, &payload);
             }

@@ -171,10 +171,10 @@ pub(super) fn route(text: &str) -> Result<RouteTemplate, String> {
 /// `[PREFIX=]FORMAT`.
 pub(super) fn format_rule(text: &str) -> Result<FormatRule, String> {
     let (prefix, name) = text.rsplit_once('=').unwrap_or(("", text));
-    match FORMATS.iter().find(|format| format::name(**format) == name) {
+    match Format::ALL.iter().find(|format| format::name(**format) == name) {
         Some(format) => Ok(FormatRule { prefix: prefix.as_bytes().to_vec(), format: *format }),
         None => {
-            let names = FORMATS.map(format::name).join(", ");
+            let names = Format::ALL.map(format::name).join(", ");
             Err(format!("expected [PREFIX=]FORMAT, the format one of {names}"))
         }
     }
@@ -350,13 +350,3 @@ fn decoded(text: &str) -> Result<String, String> {
 }
 
 const REDIS_PORT: u16 = 6379;
-
-const FORMATS: [Format; 7] = [
-    Format::Raw,
-    Format::Json,
-    Format::DjangoSse,
-    Format::FlaskSse,
-    Format::DjangoEventstream,
-    Format::Laravel,
-    Format::Anycable,
-];
