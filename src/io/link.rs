@@ -3,6 +3,9 @@
 //! It has no task of its own. The worker's reactor tells it that its socket is ready, the worker's
 //! tick that time has passed; it tells its worker what happened through [`Upstream`].
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -189,7 +192,8 @@ impl Link {
                 Some(LinkError::Silent("the connection"))
             }
             State::Greeting { since, .. } if late(*since) => Some(LinkError::Silent("HELLO")),
-            State::Up { pinged: Some(pinged), .. } if late(*pinged) => {
+            // Answers come in order: while others arrive, that to PING is on its way.
+            State::Up { heard, pinged: Some(pinged), .. } if late((*pinged).max(*heard)) => {
                 Some(LinkError::Silent("PING"))
             }
             State::Up { heard, pinged, since, .. } => {
