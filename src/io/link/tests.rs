@@ -137,3 +137,24 @@ fn a_redis_that_falls_silent_is_given_up() {
     world.tick_after(1);
     assert_eq!(world.told.losses, ["no answer to PING within 5 s"]);
 }
+
+#[test]
+fn a_redis_that_is_busy_with_a_script_keeps_a_link_that_was_proven() {
+    let busy = "-BUSY Redis is busy running a script.\r\n";
+    let mut world = World::new();
+    world.subscribe(&["a"]);
+    world.answers(">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n+PONG\r\n");
+    world.tick_after(5);
+    world.hears("PING");
+    world.answers(busy);
+    assert_eq!(world.told.losses, Vec::<String>::new());
+    world.tick_after(5);
+    world.hears("PING");
+    world.answers("-NOAUTH Authentication required.\r\n");
+    assert_eq!(world.told.losses.len(), 1);
+
+    let mut world = World::new();
+    world.subscribe(&["a"]);
+    world.answers(&format!("{busy}{busy}"));
+    assert_eq!(world.told.losses.len(), 1, "what was asked is not proven to stand");
+}
