@@ -467,14 +467,16 @@ impl Link {
             (Some(Sent::Auth), None) => {}
             // A name is a convenience; a server that knows none serves all the same.
             (Some(Sent::SetName), _) => self.set_up(Protocol::Resp2, now, upstream),
-            (Some(Sent::Ping), Some(error)) => return Err(refused(error)),
-            (Some(Sent::Ping), None) => {
-                if let State::Up { pinged, proven, .. } = &mut self.state {
-                    *pinged = None;
-                    if !std::mem::replace(proven, true) {
-                        upstream.link_proven();
-                    }
+            (Some(Sent::Ping), error) => {
+                let State::Up { pinged, proven, .. } = &mut self.state else { return Ok(()) };
+                match error {
+                    // A script takes its time; Redis lives, and the subscriptions stand.
+                    Some(error) if *proven && error.starts_with(b"BUSY ") => {}
+                    Some(error) => return Err(refused(error)),
+                    None if !std::mem::replace(proven, true) => upstream.link_proven(),
+                    None => {}
                 }
+                *pinged = None;
             }
             (Some(Sent::Subscribe { channels, names, .. }), Some(error)) => {
                 match *channels.as_slice() {

@@ -58,6 +58,7 @@ impl World {
         let mut link = Link::new(address, "test".to_owned(), 1024, now);
         link.on_tick(now, &reactor, &mut told);
         let (redis, _) = listener.accept().unwrap();
+        redis.set_nodelay(true).unwrap();
         let mut world = Self { link, told, reactor, redis, now };
         world.turn();
         world.hears("HELLO");
@@ -82,8 +83,16 @@ impl World {
     }
 
     fn answers(&mut self, answer: &str) {
+        assert_eq!(self.told.losses, Vec::<String>::new());
         self.redis.write_all(answer.as_bytes()).unwrap();
-        self.turn();
+        loop {
+            let events = self.reactor.ready().unwrap();
+            let is_ready = !events.is_empty();
+            self.reactor.give_back(events);
+            if is_ready {
+                return self.turn();
+            }
+        }
     }
 
     /// Lets the link subscribe to channels and asks for its proof, as its worker does.
@@ -127,4 +136,25 @@ fn a_redis_that_falls_silent_is_given_up() {
     assert!(world.link.is_up());
     world.tick_after(1);
     assert_eq!(world.told.losses, ["no answer to PING within 5 s"]);
+}
+
+#[test]
+fn a_redis_that_is_busy_with_a_script_keeps_a_link_that_was_proven() {
+    let busy = "-BUSY Redis is busy running a script.\r\n";
+    let mut world = World::new();
+    world.subscribe(&["a"]);
+    world.answers(">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n+PONG\r\n");
+    world.tick_after(5);
+    world.hears("PING");
+    world.answers(busy);
+    assert_eq!(world.told.losses, Vec::<String>::new());
+    world.tick_after(5);
+    world.hears("PING");
+    world.answers("-NOAUTH Authentication required.\r\n");
+    assert_eq!(world.told.losses.len(), 1);
+
+    let mut world = World::new();
+    world.subscribe(&["a"]);
+    world.answers(&format!("{busy}{busy}"));
+    assert_eq!(world.told.losses.len(), 1, "what was asked is not proven to stand");
 }
