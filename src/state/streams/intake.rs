@@ -22,6 +22,12 @@ impl Streams {
     pub(super) fn bound_intake(&mut self) {
         let bound = self.limits.max_intake_bytes;
         if self.intake_bytes <= bound {
+            self.trimmed_bytes = 0;
+            return;
+        }
+        // Resets can't be given up. Where they alone fill the bound, nothing is gained by trimming
+        // again before as much has come in as makes it worth the walk.
+        if self.intake_bytes < self.trimmed_bytes + bound / 16 {
             return;
         }
         let mut holdings: Vec<(usize, Turn)> = self
@@ -39,6 +45,7 @@ impl Streams {
                 Turn::Many => self.trim_lane(cap),
             }
         }
+        self.trimmed_bytes = self.intake_bytes;
     }
 
     fn held_by(&self, turn: Turn) -> usize {

@@ -64,6 +64,8 @@ pub struct Streams {
     /// Bytes taken in and not yet fanned out; an event that waits both for single streams and for
     /// streams of several channels counts twice.
     intake_bytes: usize,
+    /// What the last trim of the intake left of it; 0 if it has fallen below its bound since.
+    trimmed_bytes: usize,
     now: Tick,
     now_ms: u64,
     /// Next slot of the heartbeat sweep.
@@ -113,6 +115,7 @@ impl Streams {
             lingering: Deadlines::new(limits.linger_ticks),
             link: LinkState::Coming,
             intake_bytes: 0,
+            trimmed_bytes: 0,
             now: Tick::default(),
             now_ms: 0,
             sweep: 0,

@@ -384,6 +384,19 @@ fn a_flood_stays_within_the_intake_bound_and_its_streams_are_told() {
 }
 
 #[test]
+fn resets_that_fill_the_intake_do_not_make_every_event_trim_all_channels() {
+    let count = 5_000;
+    let mut world = World::new(StreamLimits { max_intake_bytes: 100_000, ..LIMITS });
+    let ids: Vec<_> = (0..count).map(|n| world.request(&[n])).collect();
+    ids.iter().for_each(|id| world.streams.open(*id, &mut world.sockets));
+    world.acknowledge_all();
+    let before = world.streams.counters.resets.get();
+    (0..1_000).for_each(|_| world.publish(0, "<event>"));
+    let trims = world.streams.counters.resets.get() - before;
+    assert!(trims <= 2 * count as u64, "{trims}");
+}
+
+#[test]
 fn silence_never_exceeds_the_heartbeat_and_busy_streams_get_none() {
     let interval = 20;
     let mut world = World::new(StreamLimits { heartbeat_ticks: interval, ..LIMITS });
