@@ -5,6 +5,7 @@
 mod support;
 
 use support::clients::plain_python;
+use support::clock::eventually;
 use support::process::Process;
 use support::server::{Server, command};
 use support::stream::Stream;
@@ -61,6 +62,25 @@ fn without_private_descriptor_tables_the_workers_share_one_and_say_so() {
     let server = start_refusing(&["unshare", "close_range"], &["--workers", "2"]);
     assert_serves(&server);
     assert!(said(&server).contains("shared"), "{}", said(&server));
+}
+
+#[test]
+fn worker_that_dies_on_a_shared_descriptor_table_closes_its_streams_too() {
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let mut words = refusing(&["unshare", "close_range"]);
+    words.extend(["env", "CORECAST_TEST_PANIC=1"].map(str::to_owned));
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let server = Server::start_under(&words, &["--workers", "1"]);
+    let mut streams: Vec<Stream> = (0..20).map(|_| server.open("/events/a")).collect();
+    server.publish("corecast:test:panic", "0");
+    streams.iter_mut().for_each(Stream::wait_end);
+    eventually("its end is noticed", || {
+        (server.metric("corecast_worker_restarts_total") == 1.0).then_some(())
+    });
+    server.wait_ready();
+    assert_serves(&server);
 }
 
 #[test]

@@ -121,6 +121,18 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
+fn a_flood_of_pipelined_requests_is_cut_off() {
+    let server = Server::start(&[]);
+    let mut connection = Connection::open(server.listener());
+    // The server may close before it has read all of them.
+    let _ = connection.try_send("GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n".repeat(20_000));
+    eventually("the flood is cut off", || {
+        (server.metric("corecast_closes_total{reason=\"bad-request\"}") == 1.0).then_some(())
+    });
+    assert_eq!(server.get("/nowhere").head.status, 404);
+}
+
+#[test]
 fn what_follows_the_request_of_a_stream_is_ignored() {
     let server = Server::start(&[]);
     let mut connection = Connection::open(server.listener());

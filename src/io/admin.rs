@@ -50,6 +50,7 @@ impl Overview {
 
 const CLIENTS_MAX: usize = 64;
 const CLIENT_TIME: Duration = Duration::from_secs(5);
+const EXHAUSTED_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// Content type of the text exposition format.
@@ -65,11 +66,17 @@ pub fn run(listener: impl AsFd, overview: &Overview) -> io::Result<()> {
         wait(listener.as_fd(), &clients)?;
         let now = clock::now();
         clients.retain_mut(|client| client.proceed(overview) && now < client.until);
-        while clients.len() < CLIENTS_MAX
-            && let Ok(socket) =
-                rustix::net::accept_with(&listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
-        {
-            clients.push(Client::new(socket, now));
+        while clients.len() < CLIENTS_MAX {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match rustix::net::accept_with(&listener, flags) {
+                Ok(socket) => clients.push(Client::new(socket, now)),
+                Err(rustix::io::Errno::AGAIN) => break,
+                // No descriptor or memory is left: asking again at once would not change that.
+                Err(_) => {
+                    rustix::event::poll(&mut [], Some(&EXHAUSTED_WAIT))?;
+                    break;
+                }
+            }
         }
     }
 }

@@ -163,6 +163,16 @@ impl Link {
         }
     }
 
+    /// Closes the connection without a word to anybody.
+    pub fn abandon(&mut self) {
+        if let State::Connecting { since, .. }
+        | State::Greeting { since, .. }
+        | State::Up { since, .. } = self.state
+        {
+            self.state = State::Waiting { until: since };
+        }
+    }
+
     /// The socket is ready: reads, bounded, and writes.
     pub fn on_ready(&mut self, now: Instant, reactor: &Reactor, upstream: &mut impl Upstream) {
         let went = match &self.state {

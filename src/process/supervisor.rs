@@ -163,7 +163,9 @@ impl Supervisor {
                 slot.bury(now, starting)?;
                 self.overview.restarts.fetch_add(u64::from(slot.is_waiting()), Ordering::Relaxed);
             }
-            if matches!(slot.life, Life::Waiting { until } if now >= until) {
+            // While draining, nobody needs it any more.
+            let may_start = !slot.setup.mailbox.is_draining();
+            if may_start && matches!(slot.life, Life::Waiting { until } if now >= until) {
                 let setup = slot.setup.clone();
                 let life = self.start_worker(&setup).unwrap_or_else(|error| {
                     error!(worker = %setup.id, %error, "can't be started; trying again");
@@ -226,10 +228,7 @@ impl Slot {
         }
         let delay = RESTART_MIN.saturating_mul(1 << self.failures.min(10)).min(RESTART_MAX);
         self.failures += 1;
-        // While draining, nobody needs it any more.
-        if !self.setup.mailbox.is_draining() {
-            self.life = Life::Waiting { until: now + delay };
-        }
+        self.life = Life::Waiting { until: now + delay };
         Ok(())
     }
 }

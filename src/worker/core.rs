@@ -44,6 +44,8 @@ pub(super) struct Core {
     pub(super) wants_proof: bool,
     link_was_missed: bool,
     read_buffer: Vec<u8>,
+    /// Requests answered in this turn of a connection.
+    pub(super) answers: usize,
     encoded: Vec<u8>,
     pub(super) exhausted_line: RateLimited,
     undecodable_line: RateLimited,
@@ -52,6 +54,9 @@ pub(super) struct Core {
     slow_line: RateLimited,
     slow_seen: u64,
 }
+
+/// Answers to one connection in one turn: nobody asks for so many at once and then reads them.
+pub(super) const ANSWERS_PER_TURN_MAX: usize = 64;
 
 /// Reads of one connection in one turn. Who sends more than that many buffers full at once is no
 /// EventSource.
@@ -97,6 +102,7 @@ impl Core {
             wants_proof: false,
             link_was_missed: false,
             read_buffer: vec![0; READ_BUFFER_BYTES],
+            answers: 0,
             encoded: Vec::new(),
             exhausted_line: RateLimited::default(),
             undecodable_line: RateLimited::default(),
@@ -147,6 +153,7 @@ impl Core {
     /// Reads until nothing is left, as an edge-triggered watch demands.
     fn on_readable(&mut self, id: ConnectionId) {
         let mut buffer = std::mem::take(&mut self.read_buffer);
+        self.answers = 0;
         for _ in 0..READS_PER_TURN_MAX {
             let Some(connection) = self.streams.get(id) else { break };
             let (fd, state) = (connection.fd, connection.state);
@@ -285,7 +292,9 @@ impl Upstream for Core {
         // A message on such a channel was for some other, and which can't be read any more.
         if self.config.subscribe_ahead.iter().any(|ahead| ahead == channel) {
             self.streams.reset_all(ResetReason::Oversize);
-        } else if let Some(id) = self.streams.find(channel) {
+        } else if let Some(id) = self.streams.find(channel)
+            && self.streams.has_streams(id)
+        {
             self.streams.reset(id, ResetReason::Oversize);
         }
     }

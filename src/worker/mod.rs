@@ -23,7 +23,8 @@ use crate::bytes::target::Routes;
 use crate::ground::config::{Config, RedisAddress};
 use crate::ground::ids::WorkerId;
 use crate::ground::limits::{
-    ACCEPTS_PER_TURN_MAX, CHANNELS_PER_SUBSCRIBE_MAX, OPEN_WAIT, SENDS_PER_SLICE_MAX, TICK,
+    ACCEPTS_PER_TURN_MAX, CHANNELS_PER_SUBSCRIBE_MAX, LISTEN_BACKLOG, OPEN_WAIT,
+    SENDS_PER_SLICE_MAX, TICK,
 };
 use crate::io::link::Link;
 use crate::io::reactor::{Reactor, Readiness, Token};
@@ -85,6 +86,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
     let readable = Readable::new(worker.reactor.duplicate()?)?;
     let yielding = Yield::new()?;
     let worker = Rc::new(RefCell::new(worker));
+    let _hang_up = HangUp(Rc::clone(&worker));
     let (work, end) = (Notify::default(), Notify::default());
     let failure = Rc::new(RefCell::new(None));
 
@@ -215,7 +217,7 @@ impl Worker {
         for readiness in events.iter().filter_map(Readiness::of) {
             match readiness.token {
                 Token::Connection(id) => self.core.on_ready(id, readiness),
-                Token::Listener(place) => self.accept(place),
+                Token::Listener(place) => _ = self.accept(place),
                 Token::Link => self.link.on_ready(now, &self.reactor, &mut self.core),
                 Token::Wake => self.on_wake(),
             }
@@ -237,7 +239,8 @@ impl Worker {
         }
         self.ask();
         self.core.streams.give_memory_back();
-        self.visits = self.core.streams.sweep_quota();
+        let visits = self.visits + self.core.streams.sweep_quota();
+        self.visits = visits.min(self.core.streams.slots() as usize);
         for place in 0..self.listeners.len() {
             self.resume_listener(place);
         }
@@ -294,30 +297,34 @@ impl Worker {
         self.link.flush(now, &self.reactor, &mut self.core);
     }
 
-    /// Takes connections from a listener's queue.
-    fn accept(&mut self, place: usize) {
+    /// Takes connections from a listener's queue, a turn's worth. True if there may be more.
+    fn accept(&mut self, place: usize) -> bool {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
-            let Some(listener) = self.listeners.get(place) else { return };
+            let Some(listener) = self.listeners.get(place) else { return false };
             if self.core.streams.connections() >= self.core.capacity.worker + REFUSABLE_CONNECTIONS
             {
-                return self.pause_listener(place);
+                self.pause_listener(place);
+                return false;
             }
             match socket::accept(listener.fd()) {
                 Ok(Some(fd)) => {
                     let id = self.core.take_in(fd);
                     if let Err(error) = self.reactor.watch_connection(raw::borrow(fd), id) {
                         self.core.close(id, CloseReason::WriteFailed);
-                        return self.exhausted(place, &error);
+                        self.exhausted(place, &error);
+                        return false;
                     }
                 }
-                Ok(None) => return,
+                Ok(None) => return false,
                 Err(error) if socket::is_exhausted(&error) => {
-                    return self.exhausted(place, &error);
+                    self.exhausted(place, &error);
+                    return false;
                 }
                 // The peer has gone while it waited in the queue: take the next (accept(2)).
                 Err(_) => {}
             }
         }
+        true
     }
 
     /// The kernel has no room for another connection.
@@ -357,11 +364,27 @@ impl Worker {
         }
     }
 
+    /// Closes every socket, and nothing else: the tables may be in any state.
+    fn hang_up(&mut self) {
+        self.listeners.clear();
+        self.link.abandon();
+        for slot in 0..self.core.streams.slots() {
+            if let Some(connection) = self.core.streams.descriptor_in_slot(slot) {
+                raw::close(connection);
+            }
+        }
+    }
+
     /// Stops accepting, and plans the end of each stream.
     fn begin_drain(&mut self) {
         for place in 0..self.listeners.len() {
             // Who is in the queue already was promised a connection by the kernel.
-            self.accept(place);
+            let turns = LISTEN_BACKLOG as usize / ACCEPTS_PER_TURN_MAX;
+            for _ in 0..turns {
+                if !self.accept(place) {
+                    break;
+                }
+            }
         }
         for listener in self.listeners.drain(..) {
             self.reactor.forget(listener.fd());
@@ -369,6 +392,20 @@ impl Worker {
         let streams = self.core.streams.connections();
         info!(worker = %self.core.id, streams, "draining");
         self.drain = Some(self.core.begin_drain());
+    }
+}
+
+/// Closes a worker's sockets when it panics. The end of its thread would, with the thread's own
+/// descriptor table; where the table is shared, nobody else does.
+struct HangUp(Rc<RefCell<Worker>>);
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(mut worker) = self.0.try_borrow_mut()
+        {
+            worker.hang_up();
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::state::counters::CloseReason;
 use crate::state::sockets::Sockets;
 use crate::sys::{raw, socket};
 
-use super::core::Core;
+use super::core::{ANSWERS_PER_TURN_MAX, Core};
 
 /// The last event ID that every stream begins with: it proves that the client was here before.
 const FIRST_EVENT_ID: &[u8] = b"live";
@@ -45,6 +45,10 @@ impl Core {
             match parse_head(rest, self.config.limits.head_bytes) {
                 Ok(Parsed::Partial) => break,
                 Ok(Parsed::Complete { head, consumed }) => {
+                    self.answers += 1;
+                    if self.answers > ANSWERS_PER_TURN_MAX {
+                        return self.close(id, CloseReason::BadRequest);
+                    }
                     self.on_request(id, &head);
                     if self.streams.get(id).is_none_or(|c| c.state != State::Head) {
                         return;

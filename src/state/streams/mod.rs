@@ -155,6 +155,12 @@ impl Streams {
         self.connections.in_slot(slot).map(|(id, connection)| (id, connection.state))
     }
 
+    /// The socket of the connection in a slot at this moment.
+    #[must_use]
+    pub fn descriptor_in_slot(&self, slot: u32) -> Option<RawFd> {
+        self.connections.in_slot(slot).map(|(_, connection)| connection.fd)
+    }
+
     #[must_use]
     pub fn get(&self, id: ConnectionId) -> Option<&Connection> {
         self.connections.get(id)
