@@ -88,8 +88,10 @@ impl Drop for Crowd {
     }
 }
 
-/// Connections of one source address: fewer than the ephemeral ports there are.
-const PER_SOURCE: usize = 5_000;
+/// Connections of one source address, and the first of their ports, which are named: the kernel
+/// looks long for a free one among tens of thousands.
+const PER_SOURCE: usize = 20_000;
+const FIRST_PORT: u16 = 10_000;
 
 fn run(
     server: SocketAddr,
@@ -103,9 +105,13 @@ fn run(
     let mut buffer = vec![0; 64 * 1024];
     let mut events = Vec::with_capacity(1024);
     for number in 0..count {
-        let source = u8::try_from(2 + number / PER_SOURCE).unwrap();
+        let host = u8::try_from(2 + number / PER_SOURCE).unwrap();
+        let port = FIRST_PORT + u16::try_from(number % PER_SOURCE).unwrap();
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-        socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, source), 0)).into())?;
+        // Closed connections must not hold their ports for the next crowd.
+        socket.set_linger(Some(Duration::ZERO))?;
+        let [low, high] = server.port().to_be_bytes();
+        socket.bind(&SocketAddr::from((Ipv4Addr::new(127, low, high, host), port)).into())?;
         socket.connect(&server.into())?;
         epoll::add(&set, &socket, EventData::new_u64(number as u64), EventFlags::IN)?;
         let request = request(number);

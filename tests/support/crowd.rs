@@ -19,8 +19,11 @@ use super::clock::eventually_within;
 use super::event_source::EventSource;
 use super::stream::request;
 
-/// Streams of one source address: there are about 28,000 ephemeral ports.
+/// Streams of one source address.
 const STREAMS_PER_SOURCE: usize = 20_000;
+
+/// First source port: below those that the kernel gives to others.
+const FIRST_PORT: u16 = 10_000;
 
 /// Streams of one thread that wait for their head, so that no accept queue overflows.
 const OPENING_MAX: usize = 256;
@@ -225,11 +228,14 @@ impl<'a> Watch<'a> {
 
     fn open(&mut self, index: usize) {
         let is_slow = (self.plan.is_slow)(index);
-        let source = (index + self.plan.source_offset) / STREAMS_PER_SOURCE;
-        // Each server under test has source addresses of its own: one address has too few ports for
-        // several crowds at once.
+        // Each server under test has source addresses of its own, and the ports are named: the
+        // kernel looks long for a free one among tens of thousands, and one that was bound is lost
+        // to everybody who only connects, whatever the address.
+        let number = index + self.plan.source_offset;
         let [low, high] = self.plan.address.port().to_be_bytes();
-        let source = Ipv4Addr::new(127, low, high, u8::try_from(2 + source).unwrap());
+        let host = u8::try_from(2 + number / STREAMS_PER_SOURCE).unwrap();
+        let port = FIRST_PORT + u16::try_from(number % STREAMS_PER_SOURCE).unwrap();
+        let source = SocketAddr::from((Ipv4Addr::new(127, low, high, host), port));
         let mut socket = connect(source, self.plan.address, is_slow)
             .unwrap_or_else(|error| panic!("stream {index} does not connect: {error}"));
         socket.write_all(request(&(self.plan.target)(index), &[]).as_bytes()).unwrap();
@@ -312,15 +318,14 @@ impl Member {
 }
 
 /// A connection from one loopback address; a slow one can hold little before it is read.
-fn connect(source: Ipv4Addr, address: SocketAddr, is_slow: bool) -> io::Result<TcpStream> {
+fn connect(source: SocketAddr, address: SocketAddr, is_slow: bool) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     if is_slow {
         socket.set_recv_buffer_size(4096)?;
     }
-    // Thousands of closed connections would hold their ports for a minute, and a port that was
-    // bound is not given to anybody who only connects, whatever the address.
+    // Thousands of closed connections would hold their ports for a minute.
     socket.set_linger(Some(Duration::ZERO))?;
-    socket.bind(&SocketAddr::from((source, 0)).into())?;
+    socket.bind(&source.into())?;
     socket.connect(&address.into())?;
     Ok(socket.into())
 }
