@@ -1,7 +1,7 @@
 //! Sockets: how they are made, their options with the reason of each, and the calls on them.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -120,6 +120,20 @@ pub fn connect_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     start_connecting(socket, &address.into())
 }
 
+/// As [`connect_tcp`], from a source address if one is given, and with no options: the client's end
+/// of a stream.
+///
+/// # Errors
+/// What the kernel answers at once.
+pub fn connect_stream(source: Option<IpAddr>, address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = tcp(address)?;
+    socket.set_nonblocking(true)?;
+    if let Some(source) = source {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    start_connecting(socket, &address.into())
+}
+
 /// As [`connect_tcp`], to a unix socket.
 ///
 /// # Errors
@@ -133,7 +147,7 @@ pub fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// Why the connection was not made (socket(7), SO_ERROR).
-pub fn connect_result(socket: &OwnedFd) -> io::Result<()> {
+pub fn connect_result(socket: impl AsFd) -> io::Result<()> {
     rustix::net::sockopt::socket_error(socket)?.map_err(io::Error::from)
 }
 
