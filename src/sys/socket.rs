@@ -229,6 +229,13 @@ pub fn finish(socket: impl AsFd) {
     let _ = rustix::net::shutdown(socket, Shutdown::Write);
 }
 
+/// Lets the close of a socket be a reset: its port is free at once, and not in TIME_WAIT for a
+/// minute (socket(7), SO_LINGER).
+pub fn reset_on_close(socket: impl AsFd) {
+    // Fails only for what is no socket; then the port stays taken for a while.
+    let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+}
+
 /// Client sockets by their numbers in the connection slab.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClientSockets;

@@ -99,7 +99,10 @@ impl Compared {
     }
 
     pub(super) fn to_json(&self) -> Value {
-        let spread = |spread: Spread| json!({ "median": spread.median, "min": spread.min, "max": spread.max });
+        let spread = |spread: Spread| {
+            let Spread { median, min, max } = spread;
+            json!({ "median": median, "min": min, "max": max })
+        };
         let figures: Vec<Value> = self
             .rows()
             .iter()
@@ -131,16 +134,15 @@ impl Compared {
 impl fmt::Display for Compared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rounds = self.server.len();
-        writeln!(f, "{rounds} rounds: median (min to max), ratio (95 % interval)")?;
+        writeln!(
+            f,
+            "{rounds} rounds: median (min to max), ratio of server to floor (95 % interval)"
+        )?;
         for row in self.rows() {
             let name = format!("{}, {}", row.figure.name, row.figure.unit);
             let (server, floor) = (shown(row.server), shown(row.floor));
-            let Ratio { median, low, high } = row.ratio;
-            writeln!(
-                f,
-                "  {name:<28} server {server:<30} floor {floor:<30} ratio {median:.2} ({low:.2} \
-                 to {high:.2})"
-            )?;
+            let ratio = shown_ratio(row.ratio);
+            writeln!(f, "  {name:<28} server {server:<30} floor {floor:<30} ratio {ratio}")?;
         }
         match self.memory() {
             Some((server, floor)) => writeln!(
@@ -150,6 +152,15 @@ impl fmt::Display for Compared {
             ),
             None => Ok(()),
         }
+    }
+}
+
+fn shown_ratio(ratio: Ratio) -> String {
+    let Ratio { median, low, high } = ratio;
+    if [median, low, high].iter().all(|value| value.is_finite()) {
+        format!("{median:.2} ({low:.2} to {high:.2})")
+    } else {
+        "unknown: too little to measure".to_owned()
     }
 }
 

@@ -324,13 +324,17 @@ impl Crowd {
         }
     }
 
-    /// Closes everything, and counts what is missing.
+    /// Closes everything, and counts what is missing. Ports in TIME_WAIT would make the kernel
+    /// search for milliseconds for each stream of the next test.
     fn finish(mut self) -> Tally {
         for slot in (0..).take(self.slots.len()) {
             if let Slot::Connected(_, phase) = self.slot(slot)
                 && phase != Phase::Head
             {
                 self.settle(slot);
+            }
+            if let Slot::Connecting(fd) | Slot::Connected(fd, _) = self.slot(slot) {
+                socket::reset_on_close(raw::borrow(fd));
             }
             self.close(slot);
         }

@@ -6,6 +6,7 @@
 //! stream has missed ([`sequence`]), when a message is due ([`schedule`]), what a response says
 //! ([`response`]), how sure a ratio is ([`statistics`]).
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -85,11 +86,13 @@ fn test(options: &BenchOptions) -> Result<bool, BenchError> {
 /// Faults of the server, and what spoils the figures, on stderr.
 fn say_what_was_wrong<'a>(reports: impl IntoIterator<Item = &'a Report>) {
     let mut stderr = io::stderr().lock();
+    let mut warned = BTreeSet::new();
     for report in reports {
         for fault in report.faults() {
             let _ = writeln!(stderr, "corecast: {}: {fault}", report.url);
         }
-        for warning in &report.warnings {
+        // Rounds have the same to say.
+        for warning in report.warnings.iter().filter(|warning| warned.insert(*warning)) {
             let _ = writeln!(stderr, "corecast: warning: {warning}");
         }
     }

@@ -226,8 +226,8 @@ mod tests {
 
     #[test]
     fn chunks_may_end_anywhere() {
-        let body = "9\r\ndata: a\n\n\r\n3\r\ndat\r\n0C;x=y\r\na: b\n\nevent:\r\n9\r\nc\ndata:d\n\r\n\
-                    1\r\n\n\r\n";
+        let body = "9\r\ndata: a\n\n\r\n3\r\ndat\r\n0C;x=y\r\na: b\n\nevent:\r\n\
+                    9\r\nc\ndata:d\n\r\n1\r\n\n\r\n";
         check(&(CHUNKED.to_owned() + body), &[("", "a"), ("", "b"), ("c", "d")], Ok(()));
     }
 

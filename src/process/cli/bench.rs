@@ -233,8 +233,8 @@ on this host needs more --workers than cores to hold more streams than one table
 
 --compare-floor measures the same load on the least that could do the job (accept, a fixed \
 response head, one send per stream and message), in rounds that take turns, and prints the ratio: \
-that says more than a latency, which depends on the machine. Without --redis the floor has a broker \
-of its own, as the server has.
+that says more than a latency, which depends on the machine. Without --redis the floor has a \
+broker of its own, as the server has.
 
 Examples:
   corecast bench http://127.0.0.1:8080/events/bench --streams 10000 --rate 3 \\
