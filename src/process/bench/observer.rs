@@ -64,6 +64,16 @@ impl HostTime {
     }
 }
 
+/// What every figure depends on: kernel, cores, model of the CPU.
+pub(super) fn host() -> String {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find(|line| line.starts_with("model name"));
+    let model = model.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown CPU");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("Linux {}, {cores} x {}", kernel.trim(), model.trim())
+}
+
 /// First and last port that the kernel gives to clients (ip(7)).
 pub(super) fn client_ports() -> (u16, u16) {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();

@@ -5,10 +5,11 @@ use std::fmt;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::observer::Usage;
+use super::observer::{self, Usage};
 use super::options::Load;
 use super::publisher::Published;
 use super::score::Tally;
+use crate::process::publish::count;
 
 /// What a test has found.
 #[derive(Debug)]
@@ -119,10 +120,12 @@ impl Report {
         let mut faults: Vec<String> = tally
             .failures
             .iter()
-            .map(|(failure, count)| format!("{count} streams did not open: {failure}"))
+            .map(|(failure, number)| {
+                format!("{} did not open: {failure}", count(*number, "stream"))
+            })
             .collect();
         if tally.ended > 0 {
-            faults.push(format!("{} streams were ended by the server", tally.ended));
+            faults.push(format!("{} ended by the server", count(tally.ended, "stream")));
         }
         if tally.lost > 0 {
             let examples: Vec<String> = tally
@@ -135,17 +138,17 @@ impl Report {
                 .collect();
             let more = if tally.losers > 3 { ", …" } else { "" };
             faults.push(format!(
-                "{} messages were lost by {} streams: {}{more}",
-                tally.lost,
-                tally.losers,
+                "{} lost by {}: {}{more}",
+                count(tally.lost, "message"),
+                count(tally.losers, "stream"),
                 examples.join(", ")
             ));
         }
         if tally.duplicated > 0 {
-            faults.push(format!("{} messages came again", tally.duplicated));
+            faults.push(format!("{} received again", count(tally.duplicated, "message")));
         }
         if tally.reordered > 0 {
-            faults.push(format!("{} messages came out of order", tally.reordered));
+            faults.push(format!("{} received out of order", count(tally.reordered, "message")));
         }
         faults
     }
@@ -157,6 +160,7 @@ impl Report {
         let (last_median, last_max) = self.last_receiver_ms();
         json!({
             "url": self.url,
+            "host": observer::host(),
             "ok": tally.is_flawless(),
             "streams": {
                 "wanted": self.streams,
@@ -252,7 +256,7 @@ impl fmt::Display for Cost {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tally = &self.tally;
-        writeln!(f, "{}", self.url)?;
+        writeln!(f, "{} ({})", self.url, observer::host())?;
         writeln!(
             f,
             "  streams     {} of {} open after {:.2} s ({:.0}/s), {} failed, {} ended",
