@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::floor::Floor;
+use super::observer;
 use super::options::{BenchOptions, Comparison, Load, Sink};
 use super::progress::Progress;
 use super::report::{Figure, Report};
@@ -120,6 +121,7 @@ impl Compared {
         let reports = |reports: &[Report]| reports.iter().map(Report::to_json).collect::<Vec<_>>();
         json!({
             "ok": self.reports().all(|report| report.tally.is_flawless()),
+            "host": observer::host(),
             "rounds": self.server.len(),
             "figures": figures,
             "bytes_per_idle_stream": self.memory().map(|(server, floor)| {
@@ -134,6 +136,7 @@ impl Compared {
 impl fmt::Display for Compared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rounds = self.server.len();
+        writeln!(f, "{}", observer::host())?;
         writeln!(
             f,
             "{rounds} rounds: median (min to max), ratio of server to floor (95 % interval)"

@@ -1,8 +1,8 @@
 //! The floor: the least that does a server's job, for a server to be compared with.
 //!
 //! Threads with a listener each; accept, a fixed response head, one `send()` per socket and
-//! message. Nothing else: no routes, no merging, no backlog, no timers. A socket that does not take a whole
-//! message is closed.
+//! message. Nothing else: no routes, no merging, no backlog, no timers. A socket that does not take
+//! a whole message is closed.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
