@@ -213,9 +213,19 @@ fn misuse_is_answered_in_one_line() {
         assert!(outcome.errors.contains(expected), "{}", outcome.errors);
         assert_eq!(outcome.errors.lines().count(), 1, "{}", outcome.errors);
     }
-    let nobody = bench(&[url, "--streams", "0", "--redis", "redis://127.0.0.1:1"]);
-    assert_eq!(nobody.code, 1);
-    assert!(nobody.errors.contains("cannot publish at 127.0.0.1:1: "), "{}", nobody.errors);
+}
+
+#[test]
+fn who_cannot_publish_is_told_at_once() {
+    let server = Server::start(&["--workers", "1"]);
+    let url = format!("http://{}/events/a", server.listener().tcp());
+    let start = support::clock::now();
+    let outcome = bench(&[&url, "--streams", "3", "--redis", "redis://127.0.0.1:1"]);
+    assert_eq!(outcome.code, 1);
+    let line = "corecast: cannot publish at 127.0.0.1:1: Connection refused";
+    assert!(outcome.errors.starts_with(line), "{}", outcome.errors);
+    assert_eq!(outcome.errors.lines().count(), 1, "{}", outcome.errors);
+    assert!(start.elapsed() < std::time::Duration::from_secs(9), "it waited for messages");
 }
 
 const STREAMS: usize = 10;

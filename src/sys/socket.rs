@@ -1,7 +1,7 @@
 //! Sockets: how they are made, their options with the reason of each, and the calls on them.
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -121,15 +121,16 @@ pub fn connect_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
 }
 
 /// As [`connect_tcp`], from a source address if one is given, and with no options: the client's end
-/// of a stream.
+/// of a stream. Port 0 lets the kernel search for one, which takes it milliseconds once hundreds of
+/// thousands are in use, whatever their addresses.
 ///
 /// # Errors
 /// What the kernel answers at once.
-pub fn connect_stream(source: Option<IpAddr>, address: SocketAddr) -> io::Result<OwnedFd> {
+pub fn connect_stream(source: Option<SocketAddr>, address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = tcp(address)?;
     socket.set_nonblocking(true)?;
     if let Some(source) = source {
-        socket.bind(&SocketAddr::new(source, 0).into())?;
+        socket.bind(&source.into())?;
     }
     start_connecting(socket, &address.into())
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use super::pace::Pace;
 use super::response::{Event, Phase};
 use super::score::{self, Failure, Live, Loss, Tally};
 use super::sequence::{Arrival, Sequences};
+use super::sources::Sources;
 use super::target::Target;
 use crate::sys::socket::{self, Received};
 use crate::sys::{clock, raw};
@@ -32,9 +33,8 @@ pub(super) struct Plan {
     /// What is published, and its token; `None`: any test's messages count, from any on.
     pub(super) publication: Option<(Publication, u32)>,
     pub(super) timeout: Duration,
-    /// First source address, where streams need several.
-    pub(super) sources: Option<u32>,
-    pub(super) streams_per_source: u32,
+    /// Where streams need several source addresses; otherwise the kernel chooses.
+    pub(super) sources: Option<Sources>,
 }
 
 /// The streams of one thread: `streams` of them, the first being number `first` of the test.
@@ -127,9 +127,15 @@ impl Crowd {
     }
 
     fn connect(&self, slot: u32) -> io::Result<RawFd> {
-        let block = (self.first + slot) / self.plan.streams_per_source;
-        let source = self.plan.sources.map(|first| IpAddr::V4((first + block).into()));
-        let socket = socket::connect_stream(source, self.plan.address)?;
+        let address = self.plan.address;
+        let source = self.plan.sources.map(|sources| sources.of(self.first + slot));
+        let socket = match (source, socket::connect_stream(source, address)) {
+            // Somebody else has that port; the kernel finds another one.
+            (Some(source), Err(error)) if error.kind() == io::ErrorKind::AddrInUse => {
+                socket::connect_stream(Some(SocketAddr::new(source.ip(), 0)), address)
+            }
+            (_, result) => result,
+        }?;
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.set, &socket, EventData::new_u64(slot.into()), flags)?;
         Ok(socket.into_raw_fd())
@@ -324,8 +330,8 @@ impl Crowd {
         }
     }
 
-    /// Closes everything, and counts what is missing. Ports in TIME_WAIT would make the kernel
-    /// search for milliseconds for each stream of the next test.
+    /// Closes everything, and counts what is missing. Ports in TIME_WAIT would be in the way
+    /// of the next test.
     fn finish(mut self) -> Tally {
         for slot in (0..).take(self.slots.len()) {
             if let Slot::Connected(_, phase) = self.slot(slot)

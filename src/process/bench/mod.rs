@@ -29,6 +29,7 @@ pub mod schedule;
 mod score;
 mod sequence;
 mod sink;
+mod sources;
 mod statistics;
 pub mod target;
 mod warnings;

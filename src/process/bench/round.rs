@@ -9,13 +9,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::crowd::{self, Plan, Share};
-use super::observer::{self, HostTime, Usage};
+use super::observer::{HostTime, Usage};
 use super::options::{BenchOptions, Load, Publication, Sink};
 use super::pace::Pace;
 use super::progress::Progress;
 use super::publisher::{self, Published};
 use super::report::{Report, ServerUsage};
 use super::score::{Live, Tally};
+use super::sources::Sources;
 use super::target::Target;
 use super::warnings::{self, Circumstances};
 use crate::ground::limits::DESCRIPTORS_RESERVED;
@@ -101,9 +102,6 @@ impl<'a> Round<'a> {
     }
 
     fn plan(&self, address: SocketAddr) -> Plan {
-        let (first, last) = observer::client_ports();
-        // Half of them, so that the kernel finds a free one at once; other programs need some too.
-        let streams_per_source = (u32::from(last - first) / 2).max(1);
         let publication = match &self.subject.load {
             Load::Publish(publication) => Some((publication.clone(), self.token)),
             Load::Listen(_) => None,
@@ -114,8 +112,7 @@ impl<'a> Round<'a> {
             channels: self.options.channels,
             publication,
             timeout: self.options.opening.timeout,
-            sources: first_source(address),
-            streams_per_source,
+            sources: Sources::of_streams_to(address.ip()),
         }
     }
 
@@ -187,32 +184,44 @@ impl<'a> Round<'a> {
         publication: &Publication,
         progress: &mut Progress,
     ) -> Result<Published, BenchError> {
-        let failed = |error| BenchError::Publish(publication.sink.clone(), error);
         let (live, token) = (Arc::clone(&self.live), self.token);
         let (channels, owned) = (self.options.channels, publication.clone());
         let publisher = std::thread::Builder::new()
             .name("publisher".to_owned())
             .spawn(move || publisher::run(&owned, token, channels, &live))
             .map_err(BenchError::Thread)?;
-        let mut last = (0, clock::monotonic_ns());
-        loop {
-            let delivered = read(&self.live.delivered);
-            let settled = delivered + read(&self.live.given_up);
+        while !publisher.is_finished() {
+            self.wait_for_more(progress)?;
+        }
+        let published = publisher.join().map_err(panicked)?;
+        let published =
+            published.map_err(|error| BenchError::Publish(publication.sink.clone(), error))?;
+        let (mut settled, mut since_ns) = (self.settled(), clock::monotonic_ns());
+        while settled < read(&self.live.expected) {
+            self.wait_for_more(progress)?;
             let now_ns = clock::monotonic_ns();
-            if settled != last.0 || !publisher.is_finished() {
-                last = (settled, now_ns);
-            }
-            let silence = Duration::from_nanos(now_ns - last.1);
-            let expected = read(&self.live.expected);
-            if publisher.is_finished() && (settled >= expected || silence >= self.options.patience)
-            {
+            if self.settled() != settled {
+                (settled, since_ns) = (self.settled(), now_ns);
+            } else if Duration::from_nanos(now_ns - since_ns) >= self.options.patience {
                 break;
             }
-            self.check_threads()?;
-            progress.show(now_ns, || format!("{delivered} of {expected} messages received"));
-            clock::pause(POLL);
         }
-        publisher.join().map_err(panicked)?.map_err(failed)
+        Ok(published)
+    }
+
+    /// Messages that need not be waited for any more.
+    fn settled(&self) -> u64 {
+        read(&self.live.delivered) + read(&self.live.given_up)
+    }
+
+    fn wait_for_more(&self, progress: &mut Progress) -> Result<(), BenchError> {
+        self.check_threads()?;
+        progress.show(clock::monotonic_ns(), || {
+            let (delivered, expected) = (read(&self.live.delivered), read(&self.live.expected));
+            format!("{delivered} of {expected} messages received")
+        });
+        clock::pause(POLL);
+        Ok(())
     }
 
     fn listen(&self, duration: Duration, progress: &mut Progress) -> Result<(), BenchError> {
@@ -309,17 +318,6 @@ fn shares(options: &BenchOptions, threads: usize, start_ns: u64) -> Vec<Share> {
             Share { first, streams: end - first, pace }
         })
         .collect()
-}
-
-/// On loopback every address is ours, and each has its own ports. Another block of them each time,
-/// so that ports that are still in TIME_WAIT are in nobody's way.
-fn first_source(address: SocketAddr) -> Option<u32> {
-    match address.ip() {
-        std::net::IpAddr::V4(ip) if ip.is_loopback() => {
-            Some(0x7f00_0002 + (fastrand::u32(0..0xff) << 16))
-        }
-        _ => None,
-    }
 }
 
 fn observe(subject: &Subject) -> Result<Option<Usage>, BenchError> {
