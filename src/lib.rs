@@ -31,7 +31,7 @@
 //!
 //! | floor | folder | what is there |
 //! |---|---|---|
-//! | 6 | [`process`] | command line, threads, signals, exit code, `corecast publish` |
+//! | 6 | [`process`] | command line, threads, signals, exit code, publishing, load tests |
 //! | 5 | [`worker`] | one core's server: owns all below, orders what happens |
 //! | 4 | [`io`] | reactor of sockets, link to Redis, embedded broker, admin listener |
 //! | 3 | [`sys`] | the runtime (one file), every unsafe block (one file), socket options |

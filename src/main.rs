@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use corecast::process::bench::{self, floor};
 use corecast::process::cli::{self, Command};
 use corecast::process::{log, publish, server};
 
@@ -15,6 +16,8 @@ fn main() -> ExitCode {
     };
     match command {
         Command::Publish(options) => publish::run(&options),
+        Command::Bench(options) => bench::run(&options),
+        Command::Floor(options) => floor::run(&options),
         Command::Serve(config, logging) => {
             log::init(&logging);
             server::run(*config)

@@ -14,10 +14,12 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::bytes::target::{Reserved, Routes};
 use crate::ground::config::{Config, ListenAddress, RedisAddress, RedisEndpoint, RequestLimits};
+use crate::process::bench::options::{BenchOptions, FloorOptions};
 use crate::process::log::LogOptions;
 use crate::process::publish::{EventFields, PublishOptions};
 
 mod arguments;
+mod bench;
 mod layers;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,8 @@ use layers::{Layers, variable};
 pub enum Command {
     Serve(Box<Config>, LogOptions),
     Publish(PublishOptions),
+    Bench(Box<BenchOptions>),
+    Floor(FloorOptions),
 }
 
 /// Why there is nothing to do but to say something.
@@ -66,10 +70,9 @@ pub fn parse(
     let layers = Layers::read(&command, &environment, file.as_deref()).map_err(Exit::Misused)?;
     let command = match matches.subcommand_name() {
         None => layers.apply(command, |_| true),
-        Some("publish") => command.mut_subcommand("publish", |publish| {
-            layers.apply(publish, |name| PUBLISH_SETTINGS.contains(&name))
-        }),
-        Some(other) => command.mut_subcommand(other, |other| layers.apply(other, |_| true)),
+        Some("serve") => command.mut_subcommand("serve", |serve| layers.apply(serve, |_| true)),
+        Some(tool) => command
+            .mut_subcommand(tool, |tool| layers.apply(tool, |name| TOOL_SETTINGS.contains(&name))),
     };
     let arguments = command
         .try_get_matches_from(arguments)
@@ -79,6 +82,8 @@ pub fn parse(
         None => serve(arguments.serve),
         Some(Subcommand::Serve(serve_arguments)) => serve(*serve_arguments),
         Some(Subcommand::Publish(publish_arguments)) => publish(*publish_arguments),
+        Some(Subcommand::Bench(bench_arguments)) => bench_arguments.command(),
+        Some(Subcommand::Floor(floor_arguments)) => Ok(floor_arguments.command()),
     }
     .map_err(Exit::Misused)
 }
@@ -256,5 +261,6 @@ fn non_zero(time: Duration) -> Option<Duration> {
     Some(time).filter(|time| !time.is_zero())
 }
 
-/// The settings that `publish` shares with `serve`. Its `--retry` is the event's, not the streams'.
-const PUBLISH_SETTINGS: [&str; 3] = ["redis", "broker-listen", "broker-password"];
+/// The settings that the other subcommands share with `serve`. The `--retry` of `publish` is the
+/// event's, not the streams'.
+const TOOL_SETTINGS: [&str; 3] = ["redis", "broker-listen", "broker-password"];

@@ -120,6 +120,21 @@ pub fn connect_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     start_connecting(socket, &address.into())
 }
 
+/// As [`connect_tcp`], from a source address if one is given, and with no options: the client's end
+/// of a stream. Port 0 lets the kernel search for one, which takes it milliseconds once hundreds of
+/// thousands are in use, whatever their addresses.
+///
+/// # Errors
+/// What the kernel answers at once.
+pub fn connect_stream(source: Option<SocketAddr>, address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = tcp(address)?;
+    socket.set_nonblocking(true)?;
+    if let Some(source) = source {
+        socket.bind(&source.into())?;
+    }
+    start_connecting(socket, &address.into())
+}
+
 /// As [`connect_tcp`], to a unix socket.
 ///
 /// # Errors
@@ -133,7 +148,7 @@ pub fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// Why the connection was not made (socket(7), SO_ERROR).
-pub fn connect_result(socket: &OwnedFd) -> io::Result<()> {
+pub fn connect_result(socket: impl AsFd) -> io::Result<()> {
     rustix::net::sockopt::socket_error(socket)?.map_err(io::Error::from)
 }
 
@@ -213,6 +228,13 @@ pub fn send(socket: impl AsFd, bytes: &[u8]) -> Result<usize, Broken> {
 pub fn finish(socket: impl AsFd) {
     // Fails only if the peer is gone already, which the next read tells.
     let _ = rustix::net::shutdown(socket, Shutdown::Write);
+}
+
+/// Lets the close of a socket be a reset: its port is free at once, and not in TIME_WAIT for a
+/// minute (socket(7), SO_LINGER).
+pub fn reset_on_close(socket: impl AsFd) {
+    // Fails only for what is no socket; then the port stays taken for a while.
+    let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
 /// Client sockets by their numbers in the connection slab.

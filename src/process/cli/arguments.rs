@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser};
 
+use super::bench::{BENCH_AFTER_HELP, BenchArguments, FloorArguments};
 use super::values::{self, KIB, MIB};
 use crate::ground::config::{
     Driver, FormatRule, ListenAddress, RedisAddress, RouteTemplate, Secret,
@@ -37,6 +38,12 @@ pub(super) enum Subcommand {
     /// Publish one event, or one per line of standard input.
     #[command(after_help = PUBLISH_AFTER_HELP)]
     Publish(Box<PublishArguments>),
+    /// Load a server: connections x messages, latency, memory, comparison with a floor.
+    #[command(after_help = BENCH_AFTER_HELP)]
+    Bench(Box<BenchArguments>),
+    /// Run the floor that `bench --compare-floor` compares a server with.
+    #[command(hide = true)]
+    Floor(Box<FloorArguments>),
 }
 
 #[derive(Args)]
@@ -204,12 +211,12 @@ pub(super) struct PublishArguments {
 }
 
 const LISTENING: &str = "Listening";
-const REDIS: &str = "Redis";
+pub(super) const REDIS: &str = "Redis";
 const STREAMS: &str = "Streams";
 const LIMITS: &str = "Limits";
 const PROCESS: &str = "Process";
 
-const MILLISECOND: Duration = Duration::from_millis(1);
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// More than a process can have descriptors (proc(5), nr_open).
 const CONNECTIONS_MAX: usize = 1 << 31;
@@ -232,7 +239,9 @@ Examples:
   corecast --route '/course/{id}/=course-{id}' --route '/stream={?channel=sse}'
       Serve an application's own URLs.
   corecast publish news 'Hello'
-      Publish an event.";
+      Publish an event.
+  corecast bench http://127.0.0.1:8080/events/bench --streams 10000
+      Load a server.";
 
 const PUBLISH_AFTER_HELP: &str = "\
 Without --event, --id and --retry the data is published as it is, so it may be in any format that \

@@ -7,6 +7,7 @@ use clap::ArgAction;
 
 use super::*;
 use crate::ground::config::{Driver, Format, FormatRule, RouteTemplate};
+use crate::process::bench::options::{Load, Sink};
 use crate::process::log::LogFormat;
 
 /// Reads `line`, divided at white space, in an environment of these variables only.
@@ -553,11 +554,16 @@ fn help_and_version_are_shown() {
         other => panic!("{line}: {other:?}"),
     };
     let help = shown("--help");
-    for word in ["serve", "publish", "--max-pending <SIZE>", "[default: 64KiB]", "Examples:"] {
+    for word in
+        ["serve", "publish", "bench", "--max-pending <SIZE>", "[default: 64KiB]", "Examples:"]
+    {
         assert!(help.contains(word), "{word}");
     }
     assert_eq!(shown("-h"), help);
     assert!(shown("publish --help").contains("[DATA]"));
+    assert!(shown("bench --help").contains("--compare-floor <ROUNDS>"));
+    let is_listed = |name: &str| help.lines().any(|line| line.trim_start().starts_with(name));
+    assert!(is_listed("bench") && !is_listed("floor"), "an inner part of bench");
     assert_eq!(shown("--version"), concat!("corecast ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
@@ -618,4 +624,28 @@ fn publish_refuses_what_cannot_be_an_event() {
     assert_eq!(run(&["a", "--id", "1\n2"]), format!("--id \"1\\n2\": {expected}"));
     assert_eq!(run(&["a", "--event", "1\r"]), format!("--event \"1\\r\": {expected}"));
     assert_eq!(run(&[""]), "CHANNEL \"\": expected at least one byte");
+}
+
+#[test]
+fn bench_takes_a_url_and_a_load() {
+    let bench = |line: &str| match parse_in(line, &[("CORECAST_REDIS", "redis://h:7")]) {
+        Ok(Command::Bench(options)) => *options,
+        other => panic!("{line}: {other:?}"),
+    };
+    let options = bench("bench http://127.0.0.1:8080/events/a%20b");
+    assert_eq!((options.streams, options.channels, options.threads), (1000, 1, None));
+    let Load::Publish(publication) = &options.load else { panic!("{options:?}") };
+    assert_eq!((publication.messages, publication.bytes), (20, 200));
+    assert_eq!(publication.schedule.interval, Some(Duration::from_millis(100)));
+    let Sink::Redis { server, channel } = &publication.sink else { panic!("{publication:?}") };
+    assert_eq!((server.endpoint.to_string().as_str(), channel.text(0).as_str()), ("h:7", "a b"));
+
+    let options = bench("bench http://h/{n} --channel c-{n} --streams 9 --rate max --burst 3");
+    assert_eq!(options.channels, 9);
+    let Load::Publish(publication) = &options.load else { panic!("{options:?}") };
+    assert_eq!((publication.schedule.interval, publication.schedule.burst), (None, 3));
+    assert_eq!(bench("bench http://h/events/{n} --channels 4").channels, 4);
+    let options = bench("bench http://h/x --listen-only 2s --server-pid 1 --server-pid 2");
+    assert!(matches!(options.load, Load::Listen(time) if time == Duration::from_secs(2)));
+    assert_eq!(options.server_pids, [1, 2]);
 }

@@ -70,6 +70,22 @@ pub(super) fn duration_or_zero(min: Duration) -> impl Fn(&str) -> Result<Duratio
     }
 }
 
+/// Messages per second, as the time between two; or `max`.
+pub(super) fn rate(text: &str) -> Result<Rate, String> {
+    if text == "max" {
+        return Ok(Rate(None));
+    }
+    let per_second: Option<f64> = text.parse().ok().filter(|rate| (0.001..=1e6).contains(rate));
+    let interval = per_second.map(|rate| Duration::from_secs_f64(1.0 / rate));
+    interval
+        .map(|interval| Rate(Some(interval)))
+        .ok_or_else(|| "expected messages per second, from 0.001 to 1000000, or max".to_owned())
+}
+
+/// The time between two messages; `None` leaves none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate(pub(super) Option<Duration>);
+
 /// What stands in the environment or the file for a flag without a value.
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text {

@@ -1,0 +1,381 @@
+//! A thread that holds a share of the streams: opens them, reads them, keeps the score.
+//!
+//! It has a descriptor table of its own, so that one process can hold far more streams than
+//! RLIMIT_NOFILE says. A stream is a slot of 16 bytes and a sequence number; all share one buffer.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event as Readiness, EventData, EventFlags};
+
+use super::message::Stamp;
+use super::options::{MESSAGES_MAX, Publication};
+use super::pace::Pace;
+use super::response::{Event, Phase};
+use super::score::{self, Failure, Live, Loss, Tally};
+use super::sequence::{Arrival, Sequences};
+use super::sources::Sources;
+use super::target::Target;
+use crate::sys::socket::{self, Received};
+use crate::sys::{clock, raw};
+
+/// What all threads share.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) address: SocketAddr,
+    pub(super) target: Target,
+    pub(super) channels: u32,
+    /// What is published, and its token; `None`: any test's messages count, from any on.
+    pub(super) publication: Option<(Publication, u32)>,
+    pub(super) timeout: Duration,
+    /// Where streams need several source addresses; otherwise the kernel chooses.
+    pub(super) sources: Option<Sources>,
+}
+
+/// The streams of one thread: `streams` of them, the first being number `first` of the test.
+#[derive(Debug)]
+pub(super) struct Share {
+    pub(super) first: u32,
+    pub(super) streams: u32,
+    pub(super) pace: Pace,
+}
+
+/// Holds the streams of `share` until `live` stops.
+///
+/// # Errors
+/// What epoll answers; what happens to a stream is counted instead.
+pub(super) fn run(plan: Arc<Plan>, share: Share, live: Arc<Live>) -> io::Result<Tally> {
+    let mut crowd = Crowd::new(plan, share, live)?;
+    let mut ready = Vec::with_capacity(READY_PER_TURN);
+    while !crowd.live.stops() {
+        ready.clear();
+        crowd.open_due();
+        let wait = crowd.wait();
+        match epoll::wait(&crowd.set, rustix::buffer::spare_capacity(&mut ready), Some(&wait)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        crowd.turn(&ready);
+    }
+    Ok(crowd.finish())
+}
+
+struct Crowd {
+    plan: Arc<Plan>,
+    first: u32,
+    live: Arc<Live>,
+    set: OwnedFd,
+    slots: Vec<Slot>,
+    pace: Pace,
+    /// Streams that are opening, and since when.
+    opening: HashMap<u32, u64>,
+    /// The same in the order in which they began, with some that are done.
+    begun: VecDeque<(u32, u64)>,
+    sequences: Sequences,
+    /// What has arrived of heads and events that are not whole.
+    tails: HashMap<u32, Vec<u8>>,
+    buffer: Vec<u8>,
+    tally: Tally,
+    /// Time on a core and time of the clock when the first message had arrived.
+    busy_since: Option<(u64, u64)>,
+}
+
+#[derive(Clone, Copy)]
+enum Slot {
+    Unused,
+    Connecting(RawFd),
+    Connected(RawFd, Phase),
+}
+
+impl Crowd {
+    fn new(plan: Arc<Plan>, share: Share, live: Arc<Live>) -> io::Result<Self> {
+        let count = usize::try_from(share.streams).unwrap_or(usize::MAX);
+        Ok(Self {
+            sequences: Sequences::new(count, plan.publication.is_none()),
+            plan,
+            first: share.first,
+            live,
+            set: epoll::create(CreateFlags::CLOEXEC)?,
+            slots: vec![Slot::Unused; count],
+            pace: share.pace,
+            opening: HashMap::new(),
+            begun: VecDeque::new(),
+            tails: HashMap::new(),
+            buffer: vec![0; BUFFER_BYTES],
+            tally: Tally::new()?,
+            busy_since: None,
+        })
+    }
+
+    fn open_due(&mut self) {
+        let now_ns = clock::monotonic_ns();
+        while let Some(slot) = self.pace.take(now_ns, self.opening.len()) {
+            self.opening.insert(slot, now_ns);
+            match self.connect(slot) {
+                Ok(fd) => {
+                    self.begun.push_back((slot, now_ns));
+                    self.set_slot(slot, Slot::Connecting(fd));
+                }
+                Err(error) => self.fail(slot, error.into()),
+            }
+        }
+    }
+
+    fn connect(&self, slot: u32) -> io::Result<RawFd> {
+        let address = self.plan.address;
+        let source = self.plan.sources.map(|sources| sources.of(self.first + slot));
+        let socket = match (source, socket::connect_stream(source, address)) {
+            // Somebody else has that port; the kernel finds another one.
+            (Some(source), Err(error)) if error.kind() == io::ErrorKind::AddrInUse => {
+                socket::connect_stream(Some(SocketAddr::new(source.ip(), 0)), address)
+            }
+            (_, result) => result,
+        }?;
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        epoll::add(&self.set, &socket, EventData::new_u64(slot.into()), flags)?;
+        Ok(socket.into_raw_fd())
+    }
+
+    /// How long nothing is due.
+    fn wait(&self) -> Timespec {
+        let now_ns = clock::monotonic_ns();
+        let until = match self.pace.due_ns() {
+            // Over the bound, the next answer makes room.
+            Some(due_ns) if due_ns > now_ns => due_ns - now_ns,
+            _ => IDLE_WAIT_NS,
+        };
+        let tv_nsec = i64::try_from(until.min(IDLE_WAIT_NS)).unwrap_or_default();
+        Timespec { tv_sec: 0, tv_nsec }
+    }
+
+    fn turn(&mut self, ready: &[Readiness]) {
+        let before = self.tally.delivered;
+        for readiness in ready {
+            let (flags, data) = (readiness.flags, readiness.data);
+            if let Ok(slot) = u32::try_from(data.u64()) {
+                self.serve(slot, flags);
+            }
+        }
+        self.expire();
+        let delivered = self.tally.delivered - before;
+        if delivered > 0 {
+            score::add(&self.live.delivered, delivered);
+            self.measure_busy();
+        }
+    }
+
+    fn serve(&mut self, slot: u32, flags: EventFlags) {
+        if let Slot::Connecting(fd) = self.slot(slot) {
+            if let Err(error) = socket::connect_result(raw::borrow(fd)) {
+                return self.fail(slot, error.into());
+            }
+            if !flags.contains(EventFlags::OUT) {
+                return;
+            }
+            let request = self.plan.target.stream_request(self.channel(slot));
+            match socket::send(raw::borrow(fd), &request) {
+                Ok(sent) if sent == request.len() => {}
+                _ => return self.fail(slot, Failure::Closed),
+            }
+            self.set_slot(slot, Slot::Connected(fd, Phase::Head));
+        }
+        self.read(slot, flags);
+    }
+
+    fn read(&mut self, slot: u32, flags: EventFlags) {
+        let may_have_ended =
+            flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        while let Slot::Connected(fd, phase) = self.slot(slot) {
+            match socket::receive(raw::borrow(fd), &mut buffer) {
+                Received::Bytes(length) => {
+                    self.take(slot, fd, phase, buffer.get(..length).unwrap_or_default());
+                    // A short read has emptied the socket; what comes next is reported anew.
+                    if length < buffer.len() && !may_have_ended {
+                        break;
+                    }
+                }
+                Received::Empty => break,
+                Received::Closed if phase == Phase::Head => self.fail(slot, Failure::Closed),
+                Received::Closed => self.end(slot),
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    /// Reads what a stream has received.
+    fn take(&mut self, slot: u32, fd: RawFd, mut phase: Phase, bytes: &[u8]) {
+        let now_ns = clock::monotonic_ns();
+        let was_open = phase != Phase::Head;
+        let mut tail = self.tails.remove(&slot).unwrap_or_default();
+        let result = phase.read(&mut tail, bytes, &mut |event| self.receive(slot, event, now_ns));
+        if !tail.is_empty() {
+            self.tails.insert(slot, tail);
+        }
+        if !was_open && phase != Phase::Head {
+            self.opened(slot, now_ns);
+        }
+        match result {
+            Ok(()) => self.set_slot(slot, Slot::Connected(fd, phase)),
+            Err(unusable) if phase == Phase::Head => {
+                self.fail(slot, Failure::Response(unusable));
+            }
+            Err(_) => self.end(slot),
+        }
+    }
+
+    fn receive(&mut self, slot: u32, event: Event<'_>, now_ns: u64) {
+        if event.name == b"stream-reset" {
+            self.tally.resets += 1;
+            return;
+        }
+        let expected = self.expected(slot);
+        let token = self.plan.publication.as_ref().map(|(_, token)| *token);
+        let ours = |stamp: &Stamp| {
+            token.is_none_or(|token| stamp.token == token)
+                && expected.is_none_or(|expected| stamp.sequence < expected)
+        };
+        let Some(stamp) = Stamp::parse(event.data).filter(ours) else {
+            self.tally.foreign += 1;
+            return;
+        };
+        match self.sequences.arrive(slot, stamp.sequence) {
+            Arrival::InOrder | Arrival::Ahead => {}
+            Arrival::Late => self.tally.reordered += 1,
+            Arrival::Again => {
+                self.tally.duplicated += 1;
+                return;
+            }
+        }
+        self.tally.delivered += 1;
+        self.tally.first_ns = self.tally.first_ns.or(Some(now_ns));
+        self.tally.last_ns = Some(now_ns);
+        let message = u64::from(stamp.sequence) * u64::from(self.plan.channels)
+            + u64::from(self.channel(slot));
+        let message = Some(message).filter(|message| *message < u64::from(MESSAGES_MAX));
+        let message = message.and_then(|message| usize::try_from(message).ok());
+        self.tally.record_latency(message, now_ns.saturating_sub(stamp.due_ns) / 1000);
+    }
+
+    fn opened(&mut self, slot: u32, now_ns: u64) {
+        let since_ns = self.opening.remove(&slot).unwrap_or(now_ns);
+        self.tally.opening.saturating_record(now_ns.saturating_sub(since_ns) / 1000);
+        self.tally.opened += 1;
+        let expected = u64::from(self.expected(slot).unwrap_or(0));
+        self.tally.expected += expected;
+        score::add(&self.live.expected, expected);
+        score::add(&self.live.opened, 1);
+    }
+
+    fn fail(&mut self, slot: u32, failure: Failure) {
+        self.opening.remove(&slot);
+        *self.tally.failures.entry(failure).or_default() += 1;
+        score::add(&self.live.failed, 1);
+        self.close(slot);
+    }
+
+    /// The server has ended a stream.
+    fn end(&mut self, slot: u32) {
+        self.tally.ended += 1;
+        score::add(&self.live.ended, 1);
+        let missing = self.settle(slot);
+        score::add(&self.live.given_up, missing);
+        self.close(slot);
+    }
+
+    /// Counts what a stream will not receive any more.
+    fn settle(&mut self, slot: u32) -> u64 {
+        let expected = self.expected(slot);
+        if let Some(first) = self.sequences.first_missing(slot, expected) {
+            let messages = self.sequences.missing(slot, expected);
+            self.tally.record_loss(Loss { stream: self.first + slot, messages, first });
+            return messages;
+        }
+        0
+    }
+
+    fn close(&mut self, slot: u32) {
+        if let Slot::Connecting(fd) | Slot::Connected(fd, _) = self.slot(slot) {
+            raw::close(fd);
+        }
+        self.tails.remove(&slot);
+        self.set_slot(slot, Slot::Unused);
+    }
+
+    /// Gives up streams that take too long to open.
+    fn expire(&mut self) {
+        let timeout_ns = u64::try_from(self.plan.timeout.as_nanos()).unwrap_or(u64::MAX);
+        let now_ns = clock::monotonic_ns();
+        while let Some((slot, since_ns)) = self.begun.front().copied() {
+            if self.opening.contains_key(&slot) {
+                if now_ns.saturating_sub(since_ns) < timeout_ns {
+                    return;
+                }
+                self.fail(slot, Failure::TimedOut);
+            }
+            self.begun.pop_front();
+        }
+    }
+
+    fn measure_busy(&mut self) {
+        let (cpu_ns, now_ns) = (clock::thread_cpu_ns(), clock::monotonic_ns());
+        let (cpu_then, then) = *self.busy_since.get_or_insert((cpu_ns, now_ns));
+        if now_ns > then {
+            self.tally.busy = (cpu_ns - cpu_then) as f64 / (now_ns - then) as f64;
+        }
+    }
+
+    /// Closes everything, and counts what is missing. Ports in TIME_WAIT would be in the way
+    /// of the next test.
+    fn finish(mut self) -> Tally {
+        for slot in (0..).take(self.slots.len()) {
+            if let Slot::Connected(_, phase) = self.slot(slot)
+                && phase != Phase::Head
+            {
+                self.settle(slot);
+            }
+            if let Slot::Connecting(fd) | Slot::Connected(fd, _) = self.slot(slot) {
+                socket::reset_on_close(raw::borrow(fd));
+            }
+            self.close(slot);
+        }
+        self.tally
+    }
+
+    fn channel(&self, slot: u32) -> u32 {
+        (self.first + slot) % self.plan.channels
+    }
+
+    /// Messages that a stream is to receive, if that is known.
+    fn expected(&self, slot: u32) -> Option<u32> {
+        let (publication, _) = self.plan.publication.as_ref()?;
+        Some(publication.messages_of_channel(self.channel(slot), self.plan.channels))
+    }
+
+    fn slot(&self, slot: u32) -> Slot {
+        let place = usize::try_from(slot).ok();
+        place.and_then(|place| self.slots.get(place).copied()).unwrap_or(Slot::Unused)
+    }
+
+    fn set_slot(&mut self, slot: u32, state: Slot) {
+        let place = usize::try_from(slot).ok();
+        if let Some(place) = place.and_then(|place| self.slots.get_mut(place)) {
+            *place = state;
+        }
+    }
+}
+
+/// Bytes read at once.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+const READY_PER_TURN: usize = 512;
+
+/// Longest wait: after it, a thread sees that it is to stop.
+const IDLE_WAIT_NS: u64 = 100_000_000;
+
+const _: () = assert!(size_of::<Slot>() <= 16);

@@ -1,0 +1,186 @@
+//! The thread that publishes: on schedule, whatever the other side does.
+
+use std::io;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use socket2::Socket;
+
+use super::message::Stamp;
+use super::options::{Publication, Sink};
+use super::redis_link;
+use super::score::Live;
+use crate::ground::limits::LINK_DEADLINE;
+use crate::sys::clock;
+use crate::sys::socket::{self, Received};
+
+/// What became of a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Published {
+    /// When the first message was due.
+    pub(super) start_ns: u64,
+    /// When the last message was answered.
+    pub(super) end_ns: u64,
+    /// The longest time that a message left after it was due.
+    pub(super) late_ns: u64,
+}
+
+/// Publishes all messages, those of channel `k` to channel `k` of `channels`.
+///
+/// # Errors
+/// What kept messages from being published.
+pub(super) fn run(
+    publication: &Publication,
+    token: u32,
+    channels: u32,
+    live: &Live,
+) -> io::Result<Published> {
+    let socket = connect(&publication.sink)?;
+    let start_ns = clock::monotonic_ns();
+    let mut publisher = Publisher {
+        publication,
+        token,
+        channels,
+        socket,
+        output: Vec::new(),
+        input: Vec::new(),
+        sent: 0,
+        answered: 0,
+        answered_ns: start_ns,
+        published: Published { start_ns, end_ns: start_ns, late_ns: 0 },
+    };
+    while publisher.answered < publication.messages && !live.stops() {
+        publisher.turn()?;
+    }
+    Ok(publisher.published)
+}
+
+struct Publisher<'a> {
+    publication: &'a Publication,
+    token: u32,
+    channels: u32,
+    socket: Socket,
+    output: Vec<u8>,
+    input: Vec<u8>,
+    /// Messages in `output` or beyond.
+    sent: u32,
+    /// Invariant: answered <= sent.
+    answered: u32,
+    /// When the last answer came.
+    answered_ns: u64,
+    published: Published,
+}
+
+impl Publisher<'_> {
+    fn turn(&mut self) -> io::Result<()> {
+        self.encode_due();
+        let sent = socket::send(&self.socket, &self.output)
+            .map_err(|_| io::Error::other("the connection is broken"))?;
+        self.output.drain(..sent);
+        self.wait()?;
+        let length = self.input.len();
+        self.input.reserve(READ_BYTES);
+        match socket::receive_more(&self.socket, &mut self.input) {
+            Received::Bytes(_) => self.take_answers(),
+            Received::Empty => self.check_silence(),
+            Received::Closed if length == 0 && self.sent == self.answered => self.reconnect(),
+            Received::Closed => Err(io::Error::other("the connection was closed")),
+        }
+    }
+
+    /// Encodes what is due.
+    fn encode_due(&mut self) {
+        while self.has_room() {
+            let now_ns = clock::monotonic_ns();
+            let due_ns = self.due_ns().unwrap_or(now_ns);
+            if due_ns > now_ns {
+                return;
+            }
+            self.published.late_ns = self.published.late_ns.max(now_ns - due_ns);
+            let sequence = self.sent / self.channels;
+            let payload =
+                Stamp { token: self.token, sequence, due_ns }.payload(self.publication.bytes);
+            self.publication.sink.encode(self.sent % self.channels, &payload, &mut self.output);
+            if self.sent == self.answered {
+                self.answered_ns = now_ns;
+            }
+            self.sent += 1;
+        }
+    }
+
+    /// Whether there is another message, and nothing that it has to wait for but its time.
+    fn has_room(&self) -> bool {
+        self.output.len() < OUTPUT_BYTES_MAX
+            && self.sent < self.publication.messages
+            && self.sent - self.answered < self.publication.sink.unanswered_max()
+    }
+
+    /// When the next message is due, if the schedule says so.
+    fn due_ns(&self) -> Option<u64> {
+        let offset_ns = self.publication.schedule.due_ns(self.sent)?;
+        Some(self.published.start_ns.saturating_add(offset_ns))
+    }
+
+    /// Waits for answers, for room in the socket, or for the next message.
+    fn wait(&self) -> io::Result<()> {
+        let until_ns = match self.due_ns() {
+            _ if !self.has_room() => WAIT_NS_MAX,
+            Some(due_ns) => due_ns.saturating_sub(clock::monotonic_ns()),
+            None => 0,
+        };
+        let tv_nsec = i64::try_from(until_ns.min(WAIT_NS_MAX)).unwrap_or_default();
+        let mut flags = PollFlags::IN;
+        flags.set(PollFlags::OUT, !self.output.is_empty());
+        let mut fds = [PollFd::new(&self.socket, flags)];
+        match rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec })) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn take_answers(&mut self) -> io::Result<()> {
+        let answers = self.publication.sink.take_answers(&mut self.input);
+        let answers = answers.map_err(|answer| io::Error::other(format!("refused: {answer}")))?;
+        if answers.count > self.sent - self.answered {
+            return Err(io::Error::other("an answer to nothing"));
+        }
+        if answers.count > 0 {
+            self.answered += answers.count;
+            self.answered_ns = clock::monotonic_ns();
+            self.published.end_ns = self.answered_ns;
+        }
+        if answers.closes { self.reconnect() } else { Ok(()) }
+    }
+
+    fn check_silence(&self) -> io::Result<()> {
+        let silence_ns = clock::monotonic_ns().saturating_sub(self.answered_ns);
+        if self.sent > self.answered && u128::from(silence_ns) > LINK_DEADLINE.as_nanos() {
+            let seconds = LINK_DEADLINE.as_secs();
+            return Err(io::Error::other(format!("no answer within {seconds} s")));
+        }
+        Ok(())
+    }
+
+    fn reconnect(&mut self) -> io::Result<()> {
+        self.socket = connect(&self.publication.sink)?;
+        Ok(())
+    }
+}
+
+fn connect(sink: &Sink) -> io::Result<Socket> {
+    match sink {
+        Sink::Redis { server, .. } => redis_link::connect(server),
+        Sink::Http(target) => {
+            let socket = redis_link::connect_tcp(target.resolve()?)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        }
+    }
+}
+
+const READ_BYTES: usize = 16 * 1024;
+
+/// Output after which nothing more is encoded until it is sent.
+const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest wait: after it, the thread sees that it is to stop.
+const WAIT_NS_MAX: u64 = 100_000_000;

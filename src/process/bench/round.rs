@@ -1,0 +1,375 @@
+//! One test of one server: open the streams, let them be idle, publish, wait, add up.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::crowd::{self, Plan, Share};
+use super::observer::{HostTime, Usage};
+use super::options::{BenchOptions, Load, Publication, Sink};
+use super::pace::Pace;
+use super::progress::Progress;
+use super::publisher::{self, Published};
+use super::report::{Report, ServerUsage};
+use super::score::{Live, Tally};
+use super::sources::Sources;
+use super::target::Target;
+use super::warnings::{self, Circumstances};
+use crate::ground::limits::DESCRIPTORS_RESERVED;
+use crate::sys::{clock, host, raw};
+
+/// Which server is tested.
+#[derive(Clone, Debug)]
+pub(super) struct Subject {
+    pub(super) target: Target,
+    pub(super) load: Load,
+    pub(super) pids: Vec<u32>,
+}
+
+/// Why there is no result.
+#[derive(Debug)]
+pub(super) enum BenchError {
+    Resolve(Target, io::Error),
+    /// A process of the server is not there.
+    Observe(Vec<u32>),
+    Publish(Sink, io::Error),
+    Thread(io::Error),
+    Floor(io::Error),
+}
+
+/// Tests a server.
+pub(super) fn run(
+    options: &BenchOptions,
+    subject: &Subject,
+    progress: &mut Progress,
+) -> Result<Report, BenchError> {
+    let result = Round::start(options, subject).and_then(|round| round.finish(progress));
+    progress.clear();
+    result
+}
+
+/// A test that runs.
+struct Round<'a> {
+    options: &'a BenchOptions,
+    subject: &'a Subject,
+    live: Arc<Live>,
+    crowds: Vec<JoinHandle<io::Result<Tally>>>,
+    token: u32,
+    start_ns: u64,
+    before: Option<Usage>,
+    descriptors: usize,
+}
+
+impl<'a> Round<'a> {
+    fn start(options: &'a BenchOptions, subject: &'a Subject) -> Result<Self, BenchError> {
+        let target = &subject.target;
+        let address =
+            target.resolve().map_err(|error| BenchError::Resolve(target.clone(), error))?;
+        let before = observe(subject)?;
+        let token = fastrand::u32(..);
+        let descriptors = Descriptors::find();
+        let start_ns = clock::monotonic_ns();
+        let mut round = Self {
+            options,
+            subject,
+            live: Arc::default(),
+            crowds: Vec::new(),
+            token,
+            start_ns,
+            before,
+            descriptors: 0,
+        };
+        let threads = descriptors.threads(options);
+        round.descriptors = descriptors.room(threads);
+        let plan = Arc::new(round.plan(address));
+        for share in shares(options, threads, start_ns) {
+            let (plan, live) = (Arc::clone(&plan), Arc::clone(&round.live));
+            let is_private = descriptors.are_private;
+            let builder = std::thread::Builder::new().name("streams".to_owned());
+            let crowd = builder.stack_size(STACK_BYTES).spawn(move || {
+                if is_private {
+                    raw::make_descriptor_table_private()?;
+                }
+                crowd::run(plan, share, live)
+            });
+            round.crowds.push(crowd.map_err(BenchError::Thread)?);
+        }
+        Ok(round)
+    }
+
+    fn plan(&self, address: SocketAddr) -> Plan {
+        let publication = match &self.subject.load {
+            Load::Publish(publication) => Some((publication.clone(), self.token)),
+            Load::Listen(_) => None,
+        };
+        Plan {
+            address,
+            target: self.subject.target.clone(),
+            channels: self.options.channels,
+            publication,
+            timeout: self.options.opening.timeout,
+            sources: Sources::of_streams_to(address.ip()),
+        }
+    }
+
+    fn finish(mut self, progress: &mut Progress) -> Result<Report, BenchError> {
+        self.wait_open(progress)?;
+        let open_ns = clock::monotonic_ns() - self.start_ns;
+        let opened = observe(self.subject)?;
+        clock::pause(self.options.idle);
+        let idle = observe(self.subject)?;
+        let host_before = HostTime::now();
+        let published = match &self.subject.load {
+            Load::Publish(publication) => Some(self.publish(publication, progress)?),
+            Load::Listen(duration) => {
+                self.listen(*duration, progress)?;
+                None
+            }
+        };
+        let end = observe(self.subject)?;
+        let host = HostTime::now().since(host_before);
+        // What comes now comes a second time.
+        clock::pause(LINGER);
+        self.live.stop.store(true, Ordering::Relaxed);
+        let threads = self.crowds.len();
+        let tally = self.join()?;
+        let server = match (self.before, opened, idle, end) {
+            (Some(before), Some(opened), Some(idle), Some(end)) => {
+                Some(ServerUsage { before, opened, idle, end })
+            }
+            _ => None,
+        };
+        let warnings = warnings::of(&Circumstances {
+            tally: &tally,
+            streams: self.options.streams,
+            descriptors: self.descriptors,
+            late_ns: published.map_or(0, |published| published.late_ns),
+            host,
+        });
+        Ok(Report {
+            url: self.subject.target.to_string(),
+            streams: self.options.streams,
+            threads,
+            open_ns,
+            load: self.subject.load.clone(),
+            published,
+            server,
+            tally,
+            warnings,
+        })
+    }
+
+    /// Waits until every stream is open or has failed.
+    fn wait_open(&self, progress: &mut Progress) -> Result<(), BenchError> {
+        loop {
+            let (opened, failed) = (read(&self.live.opened), read(&self.live.failed));
+            if opened + failed >= u64::from(self.options.streams) {
+                return Ok(());
+            }
+            self.check_threads()?;
+            progress.show(clock::monotonic_ns(), || {
+                format!("{opened} of {} streams open, {failed} failed", self.options.streams)
+            });
+            clock::pause(POLL);
+        }
+    }
+
+    /// Publishes, and waits until all is received or nothing is received any more.
+    fn publish(
+        &self,
+        publication: &Publication,
+        progress: &mut Progress,
+    ) -> Result<Published, BenchError> {
+        let (live, token) = (Arc::clone(&self.live), self.token);
+        let (channels, owned) = (self.options.channels, publication.clone());
+        let publisher = std::thread::Builder::new()
+            .name("publisher".to_owned())
+            .spawn(move || publisher::run(&owned, token, channels, &live))
+            .map_err(BenchError::Thread)?;
+        while !publisher.is_finished() {
+            self.wait_for_more(progress)?;
+        }
+        let published = publisher.join().map_err(panicked)?;
+        let published =
+            published.map_err(|error| BenchError::Publish(publication.sink.clone(), error))?;
+        let (mut settled, mut since_ns) = (self.settled(), clock::monotonic_ns());
+        while settled < read(&self.live.expected) {
+            self.wait_for_more(progress)?;
+            let now_ns = clock::monotonic_ns();
+            if self.settled() != settled {
+                (settled, since_ns) = (self.settled(), now_ns);
+            } else if Duration::from_nanos(now_ns - since_ns) >= self.options.patience {
+                break;
+            }
+        }
+        Ok(published)
+    }
+
+    /// Messages that need not be waited for any more.
+    fn settled(&self) -> u64 {
+        read(&self.live.delivered) + read(&self.live.given_up)
+    }
+
+    fn wait_for_more(&self, progress: &mut Progress) -> Result<(), BenchError> {
+        self.check_threads()?;
+        progress.show(clock::monotonic_ns(), || {
+            let (delivered, expected) = (read(&self.live.delivered), read(&self.live.expected));
+            format!("{delivered} of {expected} messages received")
+        });
+        clock::pause(POLL);
+        Ok(())
+    }
+
+    fn listen(&self, duration: Duration, progress: &mut Progress) -> Result<(), BenchError> {
+        let start_ns = clock::monotonic_ns();
+        loop {
+            let now_ns = clock::monotonic_ns();
+            let passed = Duration::from_nanos(now_ns - start_ns);
+            if passed >= duration {
+                return Ok(());
+            }
+            self.check_threads()?;
+            progress.show(now_ns, || {
+                let delivered = read(&self.live.delivered);
+                format!("{} s: {delivered} messages received", passed.as_secs())
+            });
+            clock::pause(POLL);
+        }
+    }
+
+    /// No thread ends before it is told to, unless something is wrong with it.
+    fn check_threads(&self) -> Result<(), BenchError> {
+        match self.crowds.iter().any(JoinHandle::is_finished) {
+            true => Err(BenchError::Thread(io::Error::other("it ended early"))),
+            false => Ok(()),
+        }
+    }
+
+    fn join(&mut self) -> Result<Tally, BenchError> {
+        let mut all = Tally::new().map_err(BenchError::Thread)?;
+        for crowd in self.crowds.drain(..) {
+            let tally = crowd.join().map_err(panicked)?.map_err(BenchError::Thread)?;
+            all.merge(&tally).map_err(BenchError::Thread)?;
+        }
+        Ok(all)
+    }
+}
+
+impl Drop for Round<'_> {
+    /// Whatever has happened: the next round begins without these streams.
+    fn drop(&mut self) {
+        self.live.stop.store(true, Ordering::Relaxed);
+        for crowd in self.crowds.drain(..) {
+            // How it ended does not matter any more.
+            let _ = crowd.join();
+        }
+    }
+}
+
+/// Room for streams in descriptor tables.
+#[derive(Clone, Copy)]
+struct Descriptors {
+    limit: usize,
+    /// Whether each thread can have a table of its own.
+    are_private: bool,
+}
+
+impl Descriptors {
+    fn find() -> Self {
+        let limit = host::raise_descriptor_limit().saturating_sub(DESCRIPTORS_RESERVED).max(1);
+        // Tried by a thread that ends with its table.
+        let tried = std::thread::spawn(raw::make_descriptor_table_private).join();
+        Self { limit, are_private: matches!(tried, Ok(Ok(()))) }
+    }
+
+    /// As many threads as streams need tables, and otherwise as many as can run at a time.
+    fn threads(self, options: &BenchOptions) -> usize {
+        let streams = usize::try_from(options.streams).unwrap_or(usize::MAX);
+        let tables = if self.are_private { streams.div_ceil(self.limit) } else { 1 };
+        let busy = streams.div_ceil(STREAMS_PER_THREAD_MIN).min(host::usable_cores().len());
+        options.threads.unwrap_or_else(|| tables.max(busy)).clamp(1, streams.max(1))
+    }
+
+    /// Streams that fit into so many threads.
+    fn room(self, threads: usize) -> usize {
+        if self.are_private { self.limit.saturating_mul(threads) } else { self.limit }
+    }
+}
+
+/// Divides the streams among the threads.
+fn shares(options: &BenchOptions, threads: usize, start_ns: u64) -> Vec<Share> {
+    let threads_wide = u64::try_from(threads).unwrap_or(1).max(1);
+    let bound = |thread: u64| {
+        u32::try_from(u64::from(options.streams) * thread / threads_wide).unwrap_or(u32::MAX)
+    };
+    let under_way = (OPENING_MAX / u32::try_from(threads).unwrap_or(u32::MAX)).max(1);
+    let second_ns: u64 = 1_000_000_000;
+    let per_stream_ns = options.opening.rate.map(|rate| second_ns / u64::from(rate.max(1)));
+    (0..threads_wide)
+        .map(|thread| {
+            let (first, end) = (bound(thread), bound(thread + 1));
+            let start_ns = start_ns + per_stream_ns.unwrap_or(0) * thread;
+            let interval_ns = per_stream_ns.map(|time| time * threads_wide);
+            let pace = Pace::new(end - first, start_ns, interval_ns, under_way);
+            Share { first, streams: end - first, pace }
+        })
+        .collect()
+}
+
+fn observe(subject: &Subject) -> Result<Option<Usage>, BenchError> {
+    if subject.pids.is_empty() {
+        return Ok(None);
+    }
+    Usage::of(&subject.pids).map(Some).ok_or_else(|| BenchError::Observe(subject.pids.clone()))
+}
+
+fn read(figure: &AtomicU64) -> u64 {
+    figure.load(Ordering::Relaxed)
+}
+
+fn panicked<T>(_: T) -> BenchError {
+    BenchError::Thread(io::Error::other("it panicked"))
+}
+
+impl fmt::Display for BenchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resolve(target, error) => write!(f, "cannot find the host of {target}: {error}"),
+            Self::Observe(pids) => {
+                let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+                write!(f, "--server-pid {}: no such process any more", pids.join(", "))
+            }
+            Self::Publish(Sink::Redis { server, .. }, error) => write!(
+                f,
+                "cannot publish at {}: {error} (--redis, --broker-listen or --publish-url name \
+                 another place, --listen-only publishes nothing)",
+                server.endpoint
+            ),
+            Self::Publish(Sink::Http(target), error) => {
+                write!(f, "cannot publish at {target}: {error}")
+            }
+            Self::Thread(error) => write!(f, "a thread failed: {error}"),
+            Self::Floor(error) => write!(f, "the floor did not start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for BenchError {}
+
+/// Streams that are opening at a time, over all threads: far below the queue of a listener.
+const OPENING_MAX: u32 = 512;
+
+/// A thread with fewer would cost more than it helps.
+const STREAMS_PER_THREAD_MIN: usize = 2000;
+
+/// How often the main thread looks at what the others do.
+const POLL: Duration = Duration::from_millis(2);
+
+/// Time in which duplicates are waited for.
+const LINGER: Duration = Duration::from_millis(100);
+
+const STACK_BYTES: usize = 256 * 1024;

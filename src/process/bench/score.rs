@@ -1,0 +1,252 @@
+//! What the streams have gone through: live, for who waits, and in full, at the end.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use hdrhistogram::Histogram;
+
+use super::response::Unusable;
+
+/// What the threads tell while they run; each adds to it once a turn.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    pub(super) opened: AtomicU64,
+    pub(super) failed: AtomicU64,
+    /// Streams that were open and are no more.
+    pub(super) ended: AtomicU64,
+    /// Messages that are to be received by all streams that have opened.
+    pub(super) expected: AtomicU64,
+    /// Messages received, each once.
+    pub(super) delivered: AtomicU64,
+    /// Messages that streams can't receive any more, because they have ended.
+    pub(super) given_up: AtomicU64,
+    pub(super) stop: AtomicBool,
+}
+
+/// Everything about some streams.
+#[derive(Debug)]
+pub(super) struct Tally {
+    pub(super) opened: u64,
+    /// Streams that did not open.
+    pub(super) failures: BTreeMap<Failure, u64>,
+    pub(super) ended: u64,
+    /// Time from the first packet to the end of the head, in microseconds.
+    pub(super) opening: Histogram<u64>,
+    /// Messages received, each once.
+    pub(super) delivered: u64,
+    pub(super) expected: u64,
+    pub(super) lost: u64,
+    /// Streams that have lost something.
+    pub(super) losers: u64,
+    /// The first of them.
+    pub(super) losses: Vec<Loss>,
+    pub(super) duplicated: u64,
+    pub(super) reordered: u64,
+    /// `stream-reset` events.
+    pub(super) resets: u64,
+    /// Events of somebody else.
+    pub(super) foreign: u64,
+    /// Time from the moment a message was due, in microseconds.
+    pub(super) latency: Histogram<u64>,
+    /// The longest latency of each message, in microseconds.
+    pub(super) slowest: Vec<u32>,
+    /// When the first and the last message was received.
+    pub(super) first_ns: Option<u64>,
+    pub(super) last_ns: Option<u64>,
+    /// Share of the time between them that the busiest thread spent on a core.
+    pub(super) busy: f64,
+}
+
+/// What one stream has lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Loss {
+    pub(super) stream: u32,
+    pub(super) messages: u64,
+    /// The first message that is missing, by its place in its channel.
+    pub(super) first: u32,
+}
+
+/// Why a stream did not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Failure {
+    TimedOut,
+    /// Closed before the head was whole.
+    Closed,
+    Response(Unusable),
+    /// What a call answered.
+    System(i32),
+}
+
+impl Live {
+    pub(super) fn stops(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Adds to a figure that others read while it grows.
+pub(super) fn add(figure: &AtomicU64, count: u64) {
+    if count > 0 {
+        figure.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+impl Tally {
+    /// # Errors
+    /// None in a sane process: the bounds of the histograms are right.
+    pub(super) fn new() -> io::Result<Self> {
+        let histogram = || Histogram::new_with_bounds(1, LATENCY_US_MAX, 3);
+        Ok(Self {
+            opened: 0,
+            failures: BTreeMap::new(),
+            ended: 0,
+            opening: histogram().map_err(io::Error::other)?,
+            delivered: 0,
+            expected: 0,
+            lost: 0,
+            losers: 0,
+            losses: Vec::new(),
+            duplicated: 0,
+            reordered: 0,
+            resets: 0,
+            foreign: 0,
+            latency: histogram().map_err(io::Error::other)?,
+            slowest: Vec::new(),
+            first_ns: None,
+            last_ns: None,
+            busy: 0.0,
+        })
+    }
+
+    /// Adds what other streams have gone through.
+    ///
+    /// # Errors
+    /// None in a sane process: all histograms have the same bounds.
+    pub(super) fn merge(&mut self, other: &Self) -> io::Result<()> {
+        self.opened += other.opened;
+        for (failure, count) in &other.failures {
+            *self.failures.entry(*failure).or_default() += count;
+        }
+        self.ended += other.ended;
+        self.opening.add(&other.opening).map_err(io::Error::other)?;
+        self.delivered += other.delivered;
+        self.expected += other.expected;
+        self.lost += other.lost;
+        self.losers += other.losers;
+        let room = LOSSES_SHOWN_MAX.saturating_sub(self.losses.len());
+        self.losses.extend(other.losses.iter().take(room));
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.resets += other.resets;
+        self.foreign += other.foreign;
+        self.latency.add(&other.latency).map_err(io::Error::other)?;
+        if self.slowest.len() < other.slowest.len() {
+            self.slowest.resize(other.slowest.len(), 0);
+        }
+        for (mine, others) in self.slowest.iter_mut().zip(&other.slowest) {
+            *mine = (*mine).max(*others);
+        }
+        self.first_ns = self.first_ns.into_iter().chain(other.first_ns).min();
+        self.last_ns = self.last_ns.max(other.last_ns);
+        self.busy = self.busy.max(other.busy);
+        Ok(())
+    }
+
+    /// Remembers how long a message took, by its place among all messages.
+    pub(super) fn record_latency(&mut self, message: Option<usize>, latency_us: u64) {
+        self.latency.saturating_record(latency_us);
+        let Some(message) = message else { return };
+        if self.slowest.len() <= message {
+            self.slowest.resize(message + 1, 0);
+        }
+        if let Some(slowest) = self.slowest.get_mut(message) {
+            *slowest = (*slowest).max(u32::try_from(latency_us).unwrap_or(u32::MAX));
+        }
+    }
+
+    pub(super) fn record_loss(&mut self, loss: Loss) {
+        self.lost += loss.messages;
+        self.losers += 1;
+        if self.losses.len() < LOSSES_SHOWN_MAX {
+            self.losses.push(loss);
+        }
+    }
+
+    pub(super) fn failed(&self) -> u64 {
+        self.failures.values().sum()
+    }
+
+    /// Whether every stream has opened and received every message once and in order.
+    pub(super) fn is_flawless(&self) -> bool {
+        self.failed() + self.ended + self.lost + self.duplicated + self.reordered == 0
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut => f.write_str("no answer in time"),
+            Self::Closed => f.write_str("closed without an answer"),
+            Self::Response(Unusable::Status(status)) => write!(f, "status {status}"),
+            Self::Response(Unusable::ContentType) => f.write_str("no event stream"),
+            Self::Response(Unusable::Malformed) => f.write_str("no HTTP"),
+            Self::Response(Unusable::Ended) => f.write_str("an empty event stream"),
+            Self::System(error) => write!(f, "{}", io::Error::from_raw_os_error(*error)),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        error.raw_os_error().map_or(Self::Closed, Self::System)
+    }
+}
+
+/// Enough to see whether they have something in common.
+const LOSSES_SHOWN_MAX: usize = 3;
+
+/// An hour.
+const LATENCY_US_MAX: u64 = 3_600_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tallies_add_up() {
+        let mut all = Tally::new().unwrap();
+        for (opened, latency_us, message) in [(3, 100, 0), (4, 300, 2), (0, 200, 0)] {
+            let mut tally = Tally::new().unwrap();
+            tally.opened = opened;
+            tally.failures.insert(Failure::TimedOut, 1);
+            tally.record_latency(Some(message), latency_us);
+            tally.last_ns = Some(latency_us);
+            tally.first_ns = Some(latency_us);
+            tally.busy = 1.0 / f64::from(u32::try_from(latency_us).unwrap());
+            all.merge(&tally).unwrap();
+        }
+        assert_eq!((all.opened, all.failed()), (7, 3));
+        assert_eq!((all.first_ns, all.last_ns), (Some(100), Some(300)));
+        assert_eq!(all.slowest, [200, 0, 300]);
+        assert_eq!(all.latency.len(), 3);
+        assert_eq!(all.busy, 0.01);
+    }
+
+    #[test]
+    fn every_kind_of_fault_is_a_flaw() {
+        let flaws: [fn(&mut Tally); 5] = [
+            |tally| tally.record_loss(Loss { stream: 0, messages: 1, first: 0 }),
+            |tally| tally.duplicated = 1,
+            |tally| tally.reordered = 1,
+            |tally| tally.ended = 1,
+            |tally| *tally.failures.entry(Failure::Closed).or_default() = 1,
+        ];
+        assert!(Tally::new().unwrap().is_flawless());
+        for flaw in flaws {
+            let mut tally = Tally::new().unwrap();
+            flaw(&mut tally);
+            assert!(!tally.is_flawless());
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Where the streams are: a URL whose path may hold the number of a stream's channel.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use percent_encoding::percent_decode_str;
+
+/// A text in which `{n}` stands for the number of a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template(String);
+
+/// `http://host[:port][/path]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Without the brackets of an IPv6 address.
+    host: String,
+    port: u16,
+    /// As the `Host` field has it.
+    authority: String,
+    path: Template,
+}
+
+impl Template {
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// Whether each number gives another text.
+    #[must_use]
+    pub fn has_number(&self) -> bool {
+        self.0.contains(PLACEHOLDER)
+    }
+
+    #[must_use]
+    pub fn text(&self, number: u32) -> String {
+        self.0.replace(PLACEHOLDER, &number.to_string())
+    }
+}
+
+impl Target {
+    /// # Errors
+    /// What was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let expected = || "expected http://HOST[:PORT]/PATH".to_owned();
+        if text.starts_with("https://") {
+            return Err(format!("https is not supported; {}", expected()));
+        }
+        let rest = text.strip_prefix("http://").ok_or_else(expected)?;
+        if !rest.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+            return Err(format!("{} in printable ASCII without a fragment", expected()));
+        }
+        let slash = rest.find('/').unwrap_or(rest.len());
+        let (authority, path) = rest.split_at_checked(slash).ok_or_else(expected)?;
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => {
+                (host, port.parse().ok().filter(|port| *port > 0).ok_or_else(expected)?)
+            }
+            _ => (authority, 80),
+        };
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if host.is_empty() || host.contains('@') {
+            return Err(expected());
+        }
+        let path = Template::new(if path.is_empty() { "/" } else { path });
+        Ok(Self { host: host.to_owned(), port, authority: authority.to_owned(), path })
+    }
+
+    /// The same path of another server.
+    #[must_use]
+    pub fn at(&self, address: SocketAddr) -> Self {
+        Self {
+            host: address.ip().to_string(),
+            port: address.port(),
+            authority: address.to_string(),
+            path: self.path.clone(),
+        }
+    }
+
+    /// Whether each channel has a URL of its own.
+    #[must_use]
+    pub fn has_number(&self) -> bool {
+        self.path.has_number()
+    }
+
+    /// The channel that the default routes of corecast stream at this URL.
+    #[must_use]
+    pub fn default_channel(&self) -> Option<Template> {
+        let channel = self.path.0.strip_prefix("/events/")?.split('?').next()?;
+        let channel = percent_decode_str(channel).decode_utf8().ok()?;
+        (!channel.is_empty()).then(|| Template::new(&channel))
+    }
+
+    /// # Errors
+    /// What the resolver answers, or that the name has no address.
+    pub fn resolve(&self) -> io::Result<SocketAddr> {
+        let no_address = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        (self.host.as_str(), self.port).to_socket_addrs()?.next().ok_or_else(no_address)
+    }
+
+    /// The request of a stream of channel `number`, as a browser's EventSource sends it.
+    #[must_use]
+    pub fn stream_request(&self, number: u32) -> Vec<u8> {
+        format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n\
+             Cache-Control: no-cache\r\n\r\n",
+            self.path.text(number),
+            self.authority
+        )
+        .into_bytes()
+    }
+
+    /// The head of a request that publishes `bytes` bytes on channel `number`.
+    #[must_use]
+    pub fn publish_request(&self, number: u32, bytes: usize) -> Vec<u8> {
+        format!(
+            "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: text/plain\r\n\
+             Content-Length: {bytes}\r\n\r\n",
+            self.path.text(number),
+            self.authority
+        )
+        .into_bytes()
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "http://{}{}", self.authority, self.path.0)
+    }
+}
+
+const PLACEHOLDER: &str = "{n}";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_host_port_and_path() {
+        for (url, host, port, path) in [
+            ("http://127.0.0.1:8080/events/a", "127.0.0.1", 8080, "/events/a"),
+            ("http://example.org", "example.org", 80, "/"),
+            ("http://[::1]:81/a?b=c", "::1", 81, "/a?b=c"),
+            ("http://[::1]/", "::1", 80, "/"),
+        ] {
+            let target = Target::parse(url).unwrap();
+            assert_eq!((target.host.as_str(), target.port), (host, port), "{url}");
+            assert_eq!(target.path.0, path, "{url}");
+        }
+    }
+
+    #[test]
+    fn other_urls_are_refused() {
+        for url in [
+            "",
+            "127.0.0.1:8080",
+            "https://example.org/",
+            "http://",
+            "http:///a",
+            "http://a:b/",
+            "http://a:0/",
+            "http://a:99999/",
+            "http://user@a/",
+            "http://a/b c",
+            "http://a/b\r\nX: y",
+            "http://a/#b",
+        ] {
+            assert!(Target::parse(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_the_channel_stands_in_the_path() {
+        let target = Target::parse("http://h:1/events/a-{n}/{n}").unwrap();
+        assert!(target.has_number());
+        let request = String::from_utf8(target.stream_request(12)).unwrap();
+        assert!(request.starts_with("GET /events/a-12/12 HTTP/1.1\r\nHost: h:1\r\n"), "{request}");
+        assert!(request.ends_with("\r\n\r\n"));
+        assert_eq!(target.default_channel().unwrap().text(3), "a-3/3");
+        let other = target.at("127.0.0.1:9".parse().unwrap());
+        assert_eq!(other.to_string(), "http://127.0.0.1:9/events/a-{n}/{n}");
+    }
+
+    #[test]
+    fn the_default_routes_tell_the_channel() {
+        let channel = |url| Target::parse(url).unwrap().default_channel();
+        assert_eq!(channel("http://h/events/a%20b?x=y"), Some(Template::new("a b")));
+        assert_eq!(channel("http://h/events/"), None);
+        assert_eq!(channel("http://h/stream/a"), None);
+    }
+}

@@ -1,0 +1,244 @@
+//! The options of `bench` and of the floor that it starts, with the words of `--help`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::arguments::{MILLISECOND, REDIS, RedisArguments};
+use super::values::{self, MIB, Rate};
+use super::{Command, server};
+use crate::process::bench::options::{
+    BenchOptions, Comparison, FloorOptions, Load, MESSAGES_MAX, Opening, Publication, Sink,
+};
+use crate::process::bench::schedule::Schedule;
+use crate::process::bench::target::{Target, Template};
+use crate::sys::host;
+
+#[derive(Args)]
+pub(super) struct BenchArguments {
+    /// What the streams ask for: http://HOST[:PORT]/PATH; {n} in it is the number of a channel
+    #[arg(value_parser = Target::parse)]
+    pub(super) url: Target,
+
+    /// Streams to open; 0 = only publish
+    #[arg(long, value_name = "N", help_heading = STREAMS, default_value = "1000")]
+    #[arg(value_parser = values::number(0u32, 100_000_000))]
+    pub(super) streams: u32,
+    /// Channels that the streams share where the URL has {n}, in turn [default: one for each
+    /// stream]
+    #[arg(long, value_name = "N", help_heading = STREAMS)]
+    #[arg(value_parser = values::number(1u32, 100_000_000))]
+    pub(super) channels: Option<u32>,
+    /// Streams opened per second [default: as fast as the server takes them]
+    #[arg(long, value_name = "N", help_heading = STREAMS)]
+    #[arg(value_parser = values::number(1u32, 10_000_000))]
+    pub(super) open_rate: Option<u32>,
+    /// Longest time that a stream may take to open
+    #[arg(long, value_name = "TIME", help_heading = STREAMS, default_value = "10s")]
+    #[arg(value_parser = values::duration(MILLISECOND))]
+    pub(super) open_timeout: Duration,
+    /// Silence before the first message, after which the server's memory is measured
+    #[arg(long, value_name = "TIME", help_heading = STREAMS, default_value = "1s")]
+    #[arg(value_parser = values::duration_or_zero(MILLISECOND))]
+    pub(super) idle: Duration,
+    /// Threads that hold the streams [default: as many as descriptors and cores ask for]
+    #[arg(long, value_name = "N", help_heading = STREAMS)]
+    #[arg(value_parser = values::number(1usize, 1024))]
+    pub(super) threads: Option<usize>,
+
+    /// Messages to publish, to the channels in turn
+    #[arg(long, value_name = "N", help_heading = MESSAGES, default_value = "20")]
+    #[arg(value_parser = values::number(1u32, MESSAGES_MAX))]
+    pub(super) messages: u32,
+    /// Messages per second on average, whatever the server does; or max
+    #[arg(long, value_name = "RATE", help_heading = MESSAGES, default_value = "10")]
+    #[arg(value_parser = values::rate)]
+    pub(super) rate: Rate,
+    /// Messages that are due at the same time
+    #[arg(long, value_name = "N", help_heading = MESSAGES, default_value = "1")]
+    #[arg(value_parser = values::number(1u32, MESSAGES_MAX))]
+    pub(super) burst: u32,
+    /// Length of a message
+    #[arg(long, value_name = "SIZE", help_heading = MESSAGES, default_value = "200")]
+    #[arg(value_parser = values::size(STAMP_BYTES_MAX, 16 * MIB))]
+    pub(super) bytes: usize,
+    /// Channel to publish to; {n} as in the URL [default: the rest of a path below /events/]
+    #[arg(long, value_name = "CHANNEL", help_heading = MESSAGES, value_parser = values::channel)]
+    #[arg(conflicts_with_all = ["publish_url", "listen_only"])]
+    pub(super) channel: Option<String>,
+    /// Publish by POST to this URL, the message being the body, and not through Redis
+    #[arg(long, value_name = "URL", help_heading = MESSAGES, value_parser = Target::parse)]
+    #[arg(conflicts_with = "listen_only")]
+    pub(super) publish_url: Option<Target>,
+    /// Publish nothing, and listen for so long to what another bench publishes
+    #[arg(long, value_name = "TIME", help_heading = MESSAGES)]
+    #[arg(value_parser = values::duration(MILLISECOND), conflicts_with_all = ["messages", "rate"])]
+    pub(super) listen_only: Option<Duration>,
+    /// Silence after which messages that are missing are lost
+    #[arg(long, value_name = "TIME", help_heading = MESSAGES, default_value = "10s")]
+    #[arg(value_parser = values::duration(MILLISECOND))]
+    pub(super) patience: Duration,
+
+    #[command(flatten)]
+    pub(super) redis: RedisArguments,
+    /// TOML file with the server's options as keys [default: none]
+    #[arg(long, value_name = "FILE", help_heading = REDIS)]
+    pub(super) config: Option<PathBuf>,
+
+    /// Process of the server, to measure its memory and time; may be given several times
+    #[arg(long = "server-pid", value_name = "PID", help_heading = REPORT)]
+    #[arg(value_parser = values::number(1u32, u32::MAX))]
+    pub(super) server_pids: Vec<u32>,
+    /// Compare with the least that does a server's job, in so many rounds of each
+    #[arg(long, value_name = "ROUNDS", help_heading = REPORT, conflicts_with = "listen_only")]
+    #[arg(value_parser = values::number(1u32, 1000))]
+    pub(super) compare_floor: Option<u32>,
+    /// Threads of that floor; give as many as the server has [default: the cores that may be used]
+    #[arg(long, value_name = "N", help_heading = REPORT)]
+    #[arg(value_parser = values::number(1usize, 1024))]
+    pub(super) floor_workers: Option<usize>,
+    /// Exit with 0 also if something was lost
+    #[arg(long, help_heading = REPORT)]
+    pub(super) allow_loss: bool,
+    /// Print one JSON object instead of a table
+    #[arg(long, help_heading = REPORT)]
+    pub(super) json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct FloorArguments {
+    /// Address of the listeners
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Threads
+    #[arg(long, value_name = "N", default_value = "1", value_parser = values::number(1usize, 1024))]
+    workers: usize,
+    /// The channel that every stream gets
+    #[arg(long, value_name = "CHANNEL", value_parser = values::channel)]
+    channel: String,
+    #[command(flatten)]
+    redis: RedisArguments,
+    /// TOML file with the server's options as keys [default: none]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl BenchArguments {
+    pub(super) fn command(self) -> Result<Command, String> {
+        let channels = self.channel_count()?;
+        let comparison = self.comparison()?;
+        let target = self.url.clone();
+        let opening = Opening { rate: self.open_rate, timeout: self.open_timeout };
+        Ok(Command::Bench(Box::new(BenchOptions {
+            streams: self.streams,
+            channels,
+            threads: self.threads,
+            opening,
+            idle: self.idle,
+            patience: self.patience,
+            server_pids: self.server_pids.clone(),
+            allow_loss: self.allow_loss,
+            json: self.json,
+            comparison,
+            load: self.load(channels)?,
+            target,
+        })))
+    }
+
+    fn channel_count(&self) -> Result<u32, String> {
+        match (self.url.has_number(), self.channels) {
+            (true, channels) => Ok(channels.unwrap_or(self.streams).max(1)),
+            (false, None | Some(1)) => Ok(1),
+            (false, Some(channels)) => Err(format!(
+                "--channels \"{channels}\": expected {{n}} in the URL, which has only one channel"
+            )),
+        }
+    }
+
+    fn comparison(&self) -> Result<Option<Comparison>, String> {
+        let Some(rounds) = self.compare_floor else { return Ok(None) };
+        if self.url.has_number() {
+            return Err("--compare-floor: expected a URL without {n}: a floor has one channel, \
+                        which all its streams get"
+                .to_owned());
+        }
+        let cores = || host::usable_cores().len().max(1);
+        let workers = self.floor_workers.unwrap_or_else(cores);
+        Ok(Some(Comparison { rounds, workers, redis: self.redis.redis.clone() }))
+    }
+
+    fn load(self, channels: u32) -> Result<Load, String> {
+        if let Some(duration) = self.listen_only {
+            return Ok(Load::Listen(duration));
+        }
+        let schedule = Schedule { interval: self.rate.0, burst: self.burst };
+        let (messages, bytes) = (self.messages, self.bytes);
+        let sink = self.sink(channels)?;
+        Ok(Load::Publish(Publication { sink, messages, schedule, bytes }))
+    }
+
+    fn sink(self, channels: u32) -> Result<Sink, String> {
+        let (sink, option, has_number) = match self.publish_url {
+            Some(target) => {
+                let has_number = target.has_number();
+                (Sink::Http(target), "--publish-url", has_number)
+            }
+            None => {
+                let given = self.channel.as_deref().map(Template::new);
+                let channel = given.or_else(|| self.url.default_channel()).ok_or(
+                    "--channel: expected the channel that the URL streams, which only a path \
+                     below /events/ tells",
+                )?;
+                let has_number = channel.has_number();
+                (Sink::Redis { server: server(self.redis), channel }, "--channel", has_number)
+            }
+        };
+        if has_number != self.url.has_number() && (channels > 1 || has_number) {
+            return Err(format!("{option}: expected {{n}} in it and in the URL, or in neither"));
+        }
+        Ok(sink)
+    }
+}
+
+impl FloorArguments {
+    pub(super) fn command(self) -> Command {
+        Command::Floor(FloorOptions {
+            listen: self.listen,
+            workers: self.workers,
+            channel: self.channel,
+            redis: self.redis.redis,
+        })
+    }
+}
+
+const STREAMS: &str = "Streams";
+const MESSAGES: &str = "Messages";
+const REPORT: &str = "Report";
+
+/// A message has to have room for what it is recognised by.
+const STAMP_BYTES_MAX: usize = 64;
+
+pub(super) const BENCH_AFTER_HELP: &str = "\
+Opens the streams, is silent for --idle, publishes, and checks by sequence numbers that every \
+stream receives every message of its channel once and in order. Latencies count from the time at \
+which a message was meant to be sent, so a publisher or server that stalls can't hide it. Exits \
+with 1 if a stream did not open, was ended, or lost, repeated or reordered a message.
+
+Each thread has a table of descriptors of its own, so ulimit -n bounds a thread, not the process; \
+streams to a loopback address come from many source addresses, so ports do not run out. A server \
+on this host needs more --workers than cores to hold more streams than one table: corecast \
+--workers 8.
+
+--compare-floor measures the same load on the least that could do the job (accept, a fixed \
+response head, one send per stream and message), in rounds that take turns, and prints the ratio: \
+that says more than a latency, which depends on the machine. Without --redis the floor has a \
+broker of its own, as the server has.
+
+Examples:
+  corecast bench http://127.0.0.1:8080/events/bench --streams 10000 --rate 3 \\
+      --server-pid $(pidof corecast)
+  corecast bench 'http://127.0.0.1:8080/events/bench-{n}' --streams 10000 --channels 100
+  corecast bench http://127.0.0.1:8080/events/bench --streams 10000 --burst 20 --compare-floor 5
+  corecast bench http://127.0.0.1:8081/sub --publish-url http://127.0.0.1:8081/pub";
