@@ -10,6 +10,7 @@ use serde_json::Value;
 use support::clock::{Deadline, eventually, eventually_within, let_pass, now};
 use support::crowd::{Crowd, Outcome, Plan, differing, payload};
 use support::event_source::Message;
+use support::http::Connection;
 use support::process::Process;
 use support::redis::{Redis, free_port};
 use support::server::{Server, command};
@@ -276,4 +277,39 @@ fn redis_that_is_gone_is_not_asked_without_pause() {
     }
     let used = server.cpu_time().saturating_sub(before);
     assert!(used < Duration::from_millis(150), "{used:?} in 3 s");
+}
+
+#[test]
+fn bombs_on_the_broker_port_cost_no_memory() {
+    let server = Server::start(&["--workers", "1"]);
+    let resident = || {
+        let status = format!("/proc/{}/status", server.process().pid());
+        let status = std::fs::read_to_string(status).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+    };
+    let bomb = |start: &str, more: &[u8]| {
+        let mut connection = Connection::open(&server.broker);
+        let _ = connection.try_send(start);
+        // 64 MiB, unless the broker closes before: it throws them away while its error is read.
+        let _ = (0..1024).try_for_each(|_| connection.try_send(more));
+        eventually("the connection is closed", || {
+            (server.metric("corecast_broker_clients ") == 1.0).then_some(())
+        });
+    };
+    bomb("QUIT\r\n", b"");
+    let before = resident();
+    for (start, more) in [
+        ("*1\r\n", "*1\r\n".repeat(16 * 1024)),
+        ("*2\r\n$7\r\nPUBLISH\r\n$10737418240\r\n", "x".repeat(64 * 1024)),
+        ("PUBLISH ", "x".repeat(64 * 1024)),
+        ("GET / HTTP/1.1\r\n", "Host: x\r\n".repeat(8 * 1024)),
+    ] {
+        bomb(start, more.as_bytes());
+    }
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 2 * 1024, "{grown} KiB more than {before}");
+    let mut stream = server.open("/events/a");
+    server.publish("a", "hello");
+    assert_eq!(stream.next_message().data, "hello");
 }
