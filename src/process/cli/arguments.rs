@@ -57,7 +57,7 @@ pub(super) struct ServeArguments {
     #[arg(long = "cors-origin", value_name = "ORIGIN", help_heading = LISTENING)]
     #[arg(value_parser = values::origin)]
     pub(super) cors_origins: Vec<String>,
-    /// Address for metrics, health and publishing by HTTP: HOST:PORT or unix:/path
+    /// Address for metrics and health: HOST:PORT or unix:/path
     #[arg(long, value_name = "ADDR", help_heading = LISTENING)]
     #[arg(value_parser = values::listen_address, default_value = "127.0.0.1:9180")]
     pub(super) admin_listen: ListenAddress,
@@ -72,7 +72,8 @@ pub(super) struct ServeArguments {
     /// [default: none]
     #[arg(long, value_name = "CHANNEL", help_heading = REDIS, value_parser = values::channel)]
     pub(super) subscribe_ahead: Vec<String>,
-    /// Prefix removed from the names of Redis channels [default: none]
+    /// Prefix that every streamed channel has in Redis, and that clients leave out (Laravel's
+    /// laravel-database-) [default: none]
     #[arg(long, value_name = "PREFIX", help_heading = REDIS, default_value = "")]
     #[arg(hide_default_value = true)]
     pub(super) strip_prefix: String,
