@@ -55,7 +55,7 @@ fn main() {
 }
 
 async fn bench(count: usize, rounds: usize, driver: DriverKind) {
-    let listener = socket::listen_tcp(([127, 0, 0, 1], 0).into(), None).unwrap();
+    let listener = socket::listen_tcp(([127, 0, 0, 1], 0).into(), None, None).unwrap();
     let address = socket2::SockRef::from(&listener).local_addr().unwrap().as_socket().unwrap();
     let crowd = Crowd::open(address, count, |_| String::new());
     let mut streams = Streams::new(LIMITS, b"", Arc::new(Counters::default()));

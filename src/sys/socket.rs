@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::ground::limits::{LISTEN_BACKLOG, SEND_BUFFER_BYTES};
 use crate::state::sockets::{Broken, Cold, Outcome, Sockets, Subscriber};
 use crate::sys::raw;
 
-/// Idle time, interval and count of TCP keepalive: a peer that is gone is found in about a minute
-/// even where no heartbeat is sent (tcp(7)).
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_COUNT: u32 = 3;
+/// What keepalive assumes where the kernel's own time for dead peers is to count.
+const DEAD_PEER_USUAL: Duration = Duration::from_secs(60);
+
+/// Resolution of the times of keepalive (tcp(7), TCP_KEEPIDLE).
+const KEEPALIVE_STEP: Duration = Duration::from_secs(1);
 
 /// Silence after which the kernel gives a link to Redis up when what we sent is not acknowledged.
 const LINK_USER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,19 +29,27 @@ const LINK_USER_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// What the kernel answers, for instance that the address is in use.
-pub fn listen_tcp(address: SocketAddr, dead_peer_timeout: Option<Duration>) -> io::Result<OwnedFd> {
+pub fn listen_tcp(
+    address: SocketAddr,
+    dead_peer_timeout: Option<Duration>,
+    heartbeat: Option<Duration>,
+) -> io::Result<OwnedFd> {
     let socket = tcp(address)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     // An event must not wait for the acknowledgement of the one before.
     socket.set_tcp_nodelay(true)?;
-    socket.set_keepalive(true)?;
-    socket.set_tcp_keepalive(
-        &socket2::TcpKeepalive::new()
-            .with_time(KEEPALIVE_IDLE)
-            .with_interval(KEEPALIVE_INTERVAL)
-            .with_retries(KEEPALIVE_COUNT),
-    )?;
+    let timeout = dead_peer_timeout.unwrap_or(DEAD_PEER_USUAL);
+    if heartbeat.is_none_or(|interval| interval > timeout.saturating_mul(2)) {
+        // Heartbeats are retransmitted until the time for dead peers is over; where they are rare,
+        // keepalive has to find who is gone. The kernel ends a connection that has not answered
+        // a single probe by then (tcp(7), TCP_USER_TIMEOUT), so there must be several before.
+        let keepalive = TcpKeepalive::new()
+            .with_time(timeout.max(KEEPALIVE_STEP * 8) / 2)
+            .with_interval(timeout.max(KEEPALIVE_STEP * 8) / 8)
+            .with_retries(4);
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
     socket.set_tcp_user_timeout(dead_peer_timeout)?;
     // Without a bound, a stalled reader could pin megabytes of kernel memory.
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
@@ -298,5 +306,30 @@ fn start_connecting(socket: Socket, address: &SockAddr) -> io::Result<OwnedFd> {
             Ok(socket.into())
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keepalive of a listener: whether, and its idle time and interval in seconds.
+    fn keepalive(dead_peer_s: Option<u64>, heartbeat_s: Option<u64>) -> (bool, u64, u64) {
+        let seconds = |s: Option<u64>| s.map(Duration::from_secs);
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = listen_tcp(address, seconds(dead_peer_s), seconds(heartbeat_s)).unwrap();
+        let socket = socket2::SockRef::from(&listener);
+        let (idle, interval) = (socket.tcp_keepalive_time(), socket.tcp_keepalive_interval());
+        (socket.keepalive().unwrap(), idle.unwrap().as_secs(), interval.unwrap().as_secs())
+    }
+
+    #[test]
+    fn keepalive_stands_in_for_heartbeats_and_probes_more_than_once() {
+        assert!(!keepalive(Some(30), Some(15)).0);
+        assert!(!keepalive(Some(30), Some(60)).0);
+        assert_eq!(keepalive(Some(30), None), (true, 15, 3));
+        assert_eq!(keepalive(Some(30), Some(3600)), (true, 15, 3));
+        assert_eq!(keepalive(Some(1), None), (true, 4, 1));
+        assert_eq!(keepalive(None, None), (true, 30, 7));
     }
 }

@@ -183,6 +183,7 @@ impl Worker {
                 ListenerSetup::Own(address) => ListenerSocket::Own(socket::listen_tcp(
                     *address,
                     setup.config.dead_peer_timeout,
+                    setup.config.heartbeat,
                 )?),
                 ListenerSetup::Shared(fd) => ListenerSocket::Shared(*fd),
             };

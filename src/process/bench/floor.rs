@@ -181,7 +181,8 @@ enum Stream {
 
 impl Worker {
     fn new(streams: SocketAddr, redis: &RedisAddress, channel: &str) -> io::Result<Self> {
-        let listener = socket::listen_tcp(streams, Some(DEAD_PEER_TIMEOUT))?;
+        let listener =
+            socket::listen_tcp(streams, Some(DEAD_PEER_TIMEOUT), Some(DEAD_PEER_TIMEOUT))?;
         let link = redis_link::connect(redis)?;
         let set = epoll::create(CreateFlags::CLOEXEC)?;
         for fd in [listener.as_fd(), link.as_fd()] {

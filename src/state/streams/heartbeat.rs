@@ -11,11 +11,15 @@ use crate::ground::ids::ChannelId;
 use crate::state::connections::State;
 use crate::state::sockets::Sockets;
 
+/// Ticks of a sweep that only looks after unsent bytes.
+const PERIOD_WITHOUT_HEARTBEATS: u32 = 75;
+
 impl Streams {
     /// Connections to visit in this tick; to be asked once a tick.
     pub fn sweep_quota(&mut self) -> usize {
-        let Some(period) = self.limits.heartbeat_ticks.checked_div(2).filter(|p| *p > 0) else {
-            return 0;
+        let period = match self.limits.heartbeat_ticks / 2 {
+            0 => PERIOD_WITHOUT_HEARTBEATS,
+            period => period,
         };
         self.sweep_due += self.connections.slots();
         let visits = self.sweep_due / period;
@@ -49,8 +53,14 @@ impl Streams {
             State::Vacant | State::Head | State::Opening | State::Lingering(_) => None,
         };
         let Some(sent_at) = sent_at else { return false };
+        if self.connections.has_backlog(slot) {
+            // A kernel that was short of memory for sockets (tcp(7), tcp_mem) refuses bytes without
+            // telling when it takes them again.
+            self.flush(id, sockets);
+            return true;
+        }
         let silent = self.now.since(sent_at) >= self.limits.heartbeat_ticks / 2;
-        let due = silent && !connection.beat && !self.connections.has_backlog(slot);
+        let due = silent && !connection.beat && self.limits.heartbeat_ticks > 0;
         if let Some(connection) = self.connections.get_mut(id) {
             connection.beat = due;
         }

@@ -457,3 +457,23 @@ fn resets_reach_streams_of_several_channels_merged() {
     assert_eq!(world.text(id).matches("stream-reset").count(), 1);
     assert!(world.text(id).contains(r#""channels": ["c0", "c1"]"#), "{}", world.text(id));
 }
+
+#[test]
+fn what_a_socket_refused_is_offered_again_though_nobody_says_that_it_has_room() {
+    for heartbeat_ticks in [0, 20] {
+        let mut world = World::new(StreamLimits { heartbeat_ticks, ..LIMITS });
+        let id = world.open(&[0]);
+        let fd = world.expected[&id].0;
+        world.sockets.room.insert(fd, 0);
+        world.publish(0, "<late>");
+        while world.streams.slice(256, &mut world.sockets) {}
+        assert_eq!(world.text(id), "head\n");
+        world.sockets.room.insert(fd, usize::MAX);
+        for tick in 1..200 {
+            world.streams.set_time(Tick(tick), 0);
+            let quota = world.streams.sweep_quota();
+            world.streams.sweep(quota, usize::MAX, &mut world.sockets);
+        }
+        assert!(world.text(id).starts_with("head\n<late>"), "{}", world.text(id));
+    }
+}
