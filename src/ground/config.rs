@@ -1,6 +1,7 @@
 //! Settings: valid values, parsed once by floor 6, read by every floor.
 
 use std::fmt;
+use std::hint;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -162,6 +163,22 @@ impl fmt::Display for RedisEndpoint {
     }
 }
 
+impl Secret {
+    /// Compares in a time that depends on the length of `given` alone, so that nobody learns the
+    /// secret from how soon a guess is refused.
+    #[must_use]
+    pub fn is(&self, given: &[u8]) -> bool {
+        let secret = self.0.as_bytes();
+        let difference = given
+            .iter()
+            .zip(secret.iter().cycle())
+            .fold(given.len() ^ secret.len(), |seen, (a, b)| {
+                hint::black_box(seen | usize::from(a ^ b))
+            });
+        difference == 0
+    }
+}
+
 impl From<String> for Secret {
     fn from(secret: String) -> Self {
         Self(secret)
@@ -209,5 +226,15 @@ mod tests {
             assert!(!is_local(open), "{open}");
         }
         assert!(ListenAddress::Unix("/run/x".into()).is_local());
+    }
+
+    #[test]
+    fn a_secret_is_only_itself() {
+        let secret = Secret::from("abc");
+        assert!(secret.is(b"abc"));
+        for other in ["", "ab", "abd", "xbc", "abcabc", "abca"] {
+            assert!(!secret.is(other.as_bytes()), "{other}");
+        }
+        assert!(Secret::from("").is(b"") && !Secret::from("").is(b"a"));
     }
 }

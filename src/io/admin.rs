@@ -216,11 +216,9 @@ fn short(status: Status, body: &dyn std::fmt::Display, head_only: bool, out: &mu
     short_answer(&ShortAnswer { status, body, keep_alive: false, head_only, cors }, out);
 }
 
-/// Compares in a time that does not depend on where the two differ.
-fn has_token(head: &RequestHead<'_>, token: &str) -> bool {
+fn has_token(head: &RequestHead<'_>, token: &Secret) -> bool {
     let given = head.authorization.and_then(|field| field.strip_prefix(b"Bearer "));
-    let Some(given) = given.filter(|given| given.len() == token.len()) else { return false };
-    given.iter().zip(token.as_bytes()).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+    given.is_some_and(|given| token.is(given))
 }
 
 fn is_local(head: &RequestHead<'_>) -> bool {

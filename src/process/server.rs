@@ -211,7 +211,7 @@ impl Broker {
             }
         };
         let options = BrokerOptions {
-            password: config.broker_password.as_deref().map(str::to_owned),
+            password: config.broker_password.clone(),
             payload_bytes_max: config.max_event_bytes,
         };
         let password = config.broker_password.clone();

@@ -150,22 +150,21 @@ impl Core {
         }
     }
 
-    /// Reads until nothing is left, as an edge-triggered watch demands.
     fn on_readable(&mut self, id: ConnectionId) {
         let mut buffer = std::mem::take(&mut self.read_buffer);
         self.answers = 0;
+        self.read_all(id, &mut buffer);
+        self.read_buffer = buffer;
+    }
+
+    /// Reads until nothing is left, as an edge-triggered watch demands.
+    fn read_all(&mut self, id: ConnectionId, buffer: &mut [u8]) {
         for _ in 0..READS_PER_TURN_MAX {
-            let Some(connection) = self.streams.get(id) else { break };
+            let Some(connection) = self.streams.get(id) else { return };
             let (fd, state) = (connection.fd, connection.state);
-            match socket::receive(raw::borrow(fd), &mut buffer) {
-                Received::Empty => {
-                    self.read_buffer = buffer;
-                    return;
-                }
-                Received::Closed => {
-                    self.close(id, CloseReason::PeerClosed);
-                    break;
-                }
+            match socket::receive(raw::borrow(fd), buffer) {
+                Received::Empty => return,
+                Received::Closed => return self.close(id, CloseReason::PeerClosed),
                 Received::Bytes(count) if state == State::Head => {
                     self.on_head_bytes(id, buffer.get(..count).unwrap_or_default());
                 }
@@ -173,7 +172,6 @@ impl Core {
                 Received::Bytes(_) => {}
             }
         }
-        self.read_buffer = buffer;
         self.close(id, CloseReason::BadRequest);
     }
 

@@ -35,7 +35,7 @@ impl Broker {
         let address = ([127, 0, 0, 1], 0).into();
         let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap();
         let options = BrokerOptions {
-            password: password.map(str::to_owned),
+            password: password.map(Into::into),
             payload_bytes_max: PAYLOAD_BYTES_MAX,
         };
         let counters = Arc::new(BrokerCounters::default());

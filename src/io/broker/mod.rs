@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
+use crate::ground::config::Secret;
 use crate::state::counters::Counter;
 
 mod client;
@@ -26,7 +27,7 @@ mod table;
 #[derive(Clone, Debug)]
 pub struct BrokerOptions {
     /// Asked of every client; `None` or empty: of none.
-    pub password: Option<String>,
+    pub password: Option<Secret>,
     /// Longest payload of a message.
     pub payload_bytes_max: usize,
 }

@@ -16,7 +16,7 @@ struct Bench {
 
 impl Bench {
     fn new(password: Option<&str>, payload_bytes_max: usize) -> Self {
-        let options = BrokerOptions { password: password.map(str::to_owned), payload_bytes_max };
+        let options = BrokerOptions { password: password.map(Secret::from), payload_bytes_max };
         Self { hub: Hub::new(options, Arc::default()), unread: HashMap::new() }
     }
 

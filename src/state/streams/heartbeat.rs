@@ -4,6 +4,8 @@
 //! where nothing was sent for half of it; a stream that got a heartbeat is left out at the next
 //! visit. So the silence on a stream never exceeds the interval, and the heartbeats of a stream
 //! that stays silent are one interval apart.
+//!
+//! The sweep also offers unsent bytes again, which the kernel may have refused without promise.
 
 use super::Streams;
 use crate::bytes::event_stream::HEARTBEAT;
@@ -27,7 +29,7 @@ impl Streams {
         visits as usize
     }
 
-    /// Visits at most `visits` connections, until `budget` heartbeats are sent. Returns the visits
+    /// Visits at most `visits` connections, until `budget` sends are made. Returns the visits
     /// that are left.
     pub fn sweep(&mut self, visits: usize, budget: usize, sockets: &mut impl Sockets) -> usize {
         let mut sent = 0;
@@ -44,7 +46,7 @@ impl Streams {
         0
     }
 
-    /// True if a heartbeat was sent.
+    /// True if something was sent, or offered.
     fn visit(&mut self, slot: u32, sockets: &mut impl Sockets) -> bool {
         let Some((id, connection)) = self.connections.in_slot(slot) else { return false };
         let sent_at = match connection.state {
