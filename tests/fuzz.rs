@@ -112,4 +112,5 @@ targets! {
     resp_link: items_of_a_link_mean_what_redis_protocol_says;
     formats: payloads_are_what_a_browser_gets_of_them;
     encoder: events_are_read_back_as_they_were;
+    history: envelopes_say_one_thing_only;
 }

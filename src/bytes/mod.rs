@@ -2,6 +2,7 @@
 
 pub mod event_stream;
 pub mod format;
+pub mod history;
 pub mod http;
 pub mod json;
 pub mod resp;

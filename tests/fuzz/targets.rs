@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use corecast::bytes::event_stream::{Event, encode, encode_comment, encode_id, encode_retry};
 use corecast::bytes::format::{self, Format};
+use corecast::bytes::history::{Envelope, EventId};
 use corecast::bytes::target::{Reserved, Resolved, Routes};
 use corecast::bytes::{http, resp, resp_request};
 use corecast::ground::config::{RequestLimits, RouteTemplate};
@@ -23,13 +24,14 @@ use event_source::{EventSource, Message};
 /// A property of any bytes; it panics where it does not hold.
 pub(crate) type Target = fn(&[u8]);
 
-pub(crate) const TARGETS: [(&str, Target, &[&[u8]]); 6] = [
+pub(crate) const TARGETS: [(&str, Target, &[&[u8]]); 7] = [
     ("http_head", http_head, HEADS),
     ("target", target, REQUEST_TARGETS),
     ("resp_request", resp_request, COMMANDS),
     ("resp_link", resp_link, ITEMS),
     ("formats", formats, PAYLOADS),
     ("encoder", encoder, EVENTS),
+    ("history", history, ENVELOPES),
 ];
 
 /// Longest input that is fed in every possible piece, at a cost of its square.
@@ -333,6 +335,23 @@ fn message(event: &Event<'_>, last_event_id: &str) -> Message {
     }
 }
 
+/// A message is read as an envelope or not at all; what is read can be written in one way only, is
+/// no envelope of `format`, and keeps its promises.
+fn history(input: &[u8]) {
+    let Some(envelope) = Envelope::parse(input) else { return };
+    assert!(envelope.previous < envelope.id);
+    assert_eq!(EventId::parse(envelope.id.to_string().as_bytes()), Some(envelope.id));
+    if let Some(event) = envelope.event {
+        let is_line_end = |byte: &u8| matches!(byte, b'\0' | b'\r' | b'\n');
+        assert!(!event.is_empty() && !event.iter().any(is_line_end));
+    }
+    assert!(input.ends_with(envelope.payload));
+    let mut written = Vec::new();
+    envelope.encode(&mut written);
+    assert_eq!(written, input);
+    assert_eq!(format::decode(Format::Raw, input).unwrap().event.data, input);
+}
+
 const HEADS: &[&[u8]] = &[
     b"GET /events/a HTTP/1.1\r\nHost: h\r\nLast-Event-ID: 7\r\nOrigin: https://a.b\r\n\r\n",
     b"GET http://h/events/a?x=%20 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\nGET /",
@@ -388,4 +407,11 @@ const EVENTS: &[&[u8]] = &[
     b"data\xffevent\xffid\xff1234",
     b"a\xffb\0c\r\xff\0\xfe\xff\xff\xff\xfe\xef\xbb\xbf: x",
     b"\xe2\x80\xa8 data: x\n\nevent: y\xffmessage",
+];
+
+const ENVELOPES: &[&[u8]] = &[
+    b"\x001700000000000-1 1700000000000-0\nhello",
+    b"\x0018446744073709551615-18446744073709551615 0-0 state\n{\"data\": 1}",
+    b"\x005-1 5-0 two words\n\0{\"data\": 1}",
+    b"\0{\"data\": \"x\"}",
 ];

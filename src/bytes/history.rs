@@ -1,0 +1,259 @@
+//! Events that are kept in Redis: their ids, the envelope that brings them to subscribers, the
+//! entries of history, and the script that publishes them.
+//!
+//! The script says what its keys and fields mean. How a stream comes back with the id of its last
+//! event: whoever has everything of a channel up to an id of at least `previous` has missed nothing
+//! before the event that says so.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::resp::{Value, encode_command};
+
+/// The id of an entry of a Redis stream, here of an event: `ms-seq`. Ids grow over all channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId {
+    /// Milliseconds since 1970, or more where the time of day was set back.
+    pub ms: u64,
+    pub seq: u64,
+}
+
+/// An event that is kept, as its subscribers get it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Envelope<'a> {
+    /// Invariant: later than `previous`.
+    pub id: EventId,
+    /// No event of the channel has, or ever had, an id between this and `id`.
+    pub previous: EventId,
+    /// Not empty, and without CR, LF and NUL.
+    pub event: Option<&'a [u8]>,
+    pub payload: &'a [u8],
+}
+
+/// What the clock says of all that was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// The id of the newest event of all channels.
+    pub newest: EventId,
+    /// Of events up to this id nothing is known.
+    pub since: EventId,
+    /// The shortest time to live since then: no later event was lost while it was younger, but for
+    /// the bound on a channel's events, which the next event's `previous` shows.
+    pub ttl_ms: u64,
+}
+
+/// What to publish to history.
+#[derive(Clone, Copy, Debug)]
+pub struct Publication<'a> {
+    /// A channel's name in Redis.
+    pub channel: &'a [u8],
+    /// Events of the channel that are kept. Not 0.
+    pub kept: usize,
+    /// Time that they are kept after the last. Not 0.
+    pub ttl_ms: u64,
+    pub payload: &'a [u8],
+    /// Empty for none.
+    pub event: &'a [u8],
+}
+
+/// How to call the script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call<'a> {
+    /// As a function of the library, which must be loaded.
+    Function,
+    /// By the SHA-1 with which SCRIPT LOAD answered.
+    Script { sha1: &'a [u8] },
+}
+
+/// The key of the clock.
+pub const CLOCK_KEY: &[u8] = b"corecast:clock";
+
+/// The name of the library of functions.
+pub const LIBRARY: &str = "corecast";
+
+/// The name of its function.
+pub const FUNCTION: &str = "corecast_publish";
+
+/// The library as FUNCTION LOAD takes it, Redis 7 and later.
+pub const LIBRARY_CODE: &str = concat!(
+    "#!lua name=corecast\n",
+    include_str!("history/publish.lua"),
+    "\nredis.register_function('corecast_publish', publish)\n"
+);
+
+/// The same function as a script, which EVAL and SCRIPT LOAD take.
+pub const SCRIPT: &str =
+    concat!(include_str!("history/publish.lua"), "\nreturn publish(KEYS, ARGV)\n");
+
+/// Longest type of an event that the script takes.
+pub const EVENT_BYTES_MAX: usize = 1024;
+
+/// What an envelope takes beside its payload, at most: NUL, two ids, two spaces, a type, LF.
+pub const ENVELOPE_BYTES_MAX: usize = 4 + 2 * ID_BYTES_MAX + EVENT_BYTES_MAX;
+
+/// Two numbers of 20 digits and a hyphen.
+const ID_BYTES_MAX: usize = 41;
+
+/// The key of a channel's history.
+#[must_use]
+pub fn stream_key(channel: &[u8]) -> Vec<u8> {
+    [b"corecast:{", channel, b"}"].concat()
+}
+
+/// The channel whose history has this key.
+#[must_use]
+pub fn channel_of_key(key: &[u8]) -> Option<&[u8]> {
+    key.strip_prefix(b"corecast:{")?.strip_suffix(b"}")
+}
+
+/// Appends the command that loads the library, over one of an earlier version.
+pub fn encode_load(out: &mut Vec<u8>) {
+    encode_command(&[b"FUNCTION", b"LOAD", b"REPLACE", LIBRARY_CODE.as_bytes()], out);
+}
+
+/// Appends the command that publishes an event to history.
+pub fn encode_publication(call: Call<'_>, publication: &Publication<'_>, out: &mut Vec<u8>) {
+    let (command, name): (&[u8], _) = match call {
+        Call::Function => (b"FCALL", FUNCTION.as_bytes()),
+        Call::Script { sha1 } => (b"EVALSHA", sha1),
+    };
+    let Publication { channel, kept, ttl_ms, payload, event } = *publication;
+    let (key, kept, ttl_ms) = (stream_key(channel), kept.to_string(), ttl_ms.to_string());
+    let arguments: [&[u8]; 10] = [
+        command,
+        name,
+        b"2",
+        &key,
+        CLOCK_KEY,
+        channel,
+        kept.as_bytes(),
+        ttl_ms.as_bytes(),
+        payload,
+        event,
+    ];
+    let given = arguments.len() - usize::from(event.is_empty());
+    encode_command(arguments.get(..given).unwrap_or_default(), out);
+}
+
+/// An event's type as the script writes it: one line.
+#[must_use]
+pub fn clean_event(event: &[u8]) -> Vec<u8> {
+    event.iter().copied().filter(|byte| !matches!(byte, b'\0' | b'\r' | b'\n')).collect()
+}
+
+impl EventId {
+    /// Before all events.
+    pub const ZERO: Self = Self { ms: 0, seq: 0 };
+
+    /// Reads `ms-seq` as Redis writes it: no sign, no leading zeros.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let hyphen = memchr::memchr(b'-', text)?;
+        let (ms, seq) = text.split_at_checked(hyphen)?;
+        Some(Self { ms: number(ms)?, seq: number(seq.get(1..)?)? })
+    }
+
+    /// The id that follows immediately; the last one has none.
+    #[must_use]
+    pub fn next(self) -> Option<Self> {
+        match self.seq.checked_add(1) {
+            Some(seq) => Some(Self { seq, ..self }),
+            None => Some(Self { ms: self.ms.checked_add(1)?, seq: 0 }),
+        }
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.ms, self.seq)
+    }
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads what the script publishes. `None`: it is a payload without an envelope. A publisher
+    /// that wants to can make its own, and deceives its own streams about its own events.
+    #[must_use]
+    pub fn parse(message: &'a [u8]) -> Option<Self> {
+        let rest = message.strip_prefix(b"\0").filter(|rest| rest.first() != Some(&b'{'))?;
+        // A payload that begins with NUL and is none of ours may be long.
+        let window = rest.get(..ENVELOPE_BYTES_MAX).unwrap_or(rest);
+        let (head, _) = window.split_at_checked(memchr::memchr(b'\n', window)?)?;
+        let payload = rest.get(head.len() + 1..)?;
+        let mut parts = head.splitn(3, |&byte| byte == b' ');
+        let id = EventId::parse(parts.next()?)?;
+        let previous = EventId::parse(parts.next()?)?;
+        let event = parts.next();
+        let is_clean = |event: &[u8]| {
+            (1..=EVENT_BYTES_MAX).contains(&event.len())
+                && !event.iter().any(|byte| matches!(byte, b'\0' | b'\r'))
+        };
+        let is_good = previous < id && event.is_none_or(is_clean);
+        is_good.then_some(Self { id, previous, event, payload })
+    }
+
+    /// Reads an entry of a channel's stream: `[id, [p, …, e, …, d, …]]`.
+    #[must_use]
+    pub fn from_entry(entry: &Value<'a>) -> Option<Self> {
+        let (id, fields) = id_and_fields(entry)?;
+        let field = |name: &[u8]| find(fields, name);
+        let previous = EventId::parse(field(b"p")?)?;
+        let event = field(b"e").filter(|event| !event.is_empty());
+        (previous < id).then_some(Self { id, previous, event, payload: field(b"d")? })
+    }
+
+    /// Appends the message that subscribers get.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(b'\0');
+        out.extend_from_slice(self.id.to_string().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(self.previous.to_string().as_bytes());
+        if let Some(event) = self.event {
+            out.push(b' ');
+            out.extend_from_slice(event);
+        }
+        out.push(b'\n');
+        out.extend_from_slice(self.payload);
+    }
+}
+
+impl Clock {
+    /// Reads the clock's only entry: `[id, [since, …, ttl, …]]`.
+    #[must_use]
+    pub fn from_entry(entry: &Value<'_>) -> Option<Self> {
+        let (newest, fields) = id_and_fields(entry)?;
+        let since = EventId::parse(find(fields, b"since")?)?;
+        let ttl_ms = number(find(fields, b"ttl")?)?;
+        (since <= newest).then_some(Self { newest, since, ttl_ms })
+    }
+
+    /// The latest id that an event can have had which has expired at the time `now_ms` of the
+    /// clock's Redis. Streams that have everything up to it miss nothing of a channel of which
+    /// nothing is left.
+    #[must_use]
+    pub fn expired(&self, now_ms: u64) -> EventId {
+        let bound = EventId { ms: now_ms.saturating_sub(self.ttl_ms) + 1, seq: 0 };
+        bound.min(self.newest).max(self.since)
+    }
+}
+
+/// A number as Redis writes one.
+fn number(text: &[u8]) -> Option<u64> {
+    let is_canonical = matches!(text, [b'0'] | [b'1'..=b'9', ..]);
+    u64::from_str(std::str::from_utf8(text).ok()?).ok().filter(|_| is_canonical)
+}
+
+fn id_and_fields<'a, 'b>(entry: &'b Value<'a>) -> Option<(EventId, &'b [Value<'a>])> {
+    let Value::Array(parts) = entry else { return None };
+    let [Value::String(id), Value::Array(fields)] = &**parts else { return None };
+    Some((EventId::parse(id)?, fields))
+}
+
+fn find<'a>(fields: &[Value<'a>], name: &[u8]) -> Option<&'a [u8]> {
+    fields.chunks_exact(2).find_map(|pair| match pair {
+        [Value::String(field), Value::String(value)] if *field == name => Some(*value),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+-- corecast: publishes an event, and keeps it for streams that come back. All in one step.
+--
+--   KEYS  corecast:{CHANNEL}  corecast:clock
+--   ARGV  CHANNEL  MAXLEN  TTL_MS  DATA  [EVENT]
+--   The answer is the id of the event, ms-seq.
+--
+-- Ids grow over all channels. The clock is a stream of one entry: the id of the newest event, and
+-- two fields that say how much of what was published can be relied on to be found:
+--   since  Of events up to this id nothing is known. It is where the clock began.
+--   ttl    The shortest TTL_MS since then: no later event was lost while it was younger.
+--
+-- Each channel has a stream of its events: p, e (if there is an EVENT) and d. Subscribers get
+-- NUL id SP p [SP EVENT] LF DATA.
+--
+-- p promises: no event of this channel has, or ever had, an id between p and the event's own. It
+-- is the event before, or, if that was not kept, the latest id that a lost one can have had. So a
+-- stream that has everything up to an id of at least p has missed nothing before this event.
+local function publish(keys, arguments)
+  local function refuse(problem)
+    return redis.error_reply('ERR corecast_publish: ' .. problem)
+  end
+  local function whole(text)
+    return #text <= 15 and text:find('^[1-9]%d*$') and tonumber(text)
+  end
+  local function parse(text)
+    local ms, seq = text:match('^(%d+)-(%d+)$')
+    return { tonumber(ms), tonumber(seq) }
+  end
+  local function show(id)
+    return string.format('%.0f-%.0f', id[1], id[2])
+  end
+  local function later(one, other)
+    local is_later = one[1] > other[1] or one[1] == other[1] and one[2] > other[2]
+    return is_later and one or other
+  end
+  local function newest(key)
+    return redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+  end
+
+  if #keys ~= 2 or #arguments < 4 or #arguments > 5 then
+    return refuse('expected 2 keys, then CHANNEL MAXLEN TTL_MS DATA [EVENT]')
+  end
+  local channel, data = arguments[1], arguments[4]
+  local maxlen, ttl = whole(arguments[2]), whole(arguments[3])
+  local event = (arguments[5] or ''):gsub('[%z\r\n]', '')
+  if keys[1] ~= 'corecast:{' .. channel .. '}' or keys[2] ~= 'corecast:clock' then
+    return refuse('the keys must be corecast:{CHANNEL} and corecast:clock')
+  elseif not maxlen then
+    return refuse('MAXLEN must be a whole number above 0')
+  elseif not ttl then
+    return refuse('TTL_MS must be a whole number above 0')
+  elseif #event > 1024 then
+    return refuse('EVENT must not be longer than 1024 bytes')
+  end
+
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local entry, clock = newest(keys[1]), newest(keys[2])
+  local previous = entry and parse(entry[1])
+
+  -- The last id that was given, as far as anything here remembers. A clock that is missing, or
+  -- behind the channel, was lost: what was published with the old one may be lost too.
+  local last = clock and parse(clock[1]) or { now, 0 }
+  local trusted = clock and clock[2][1] == 'since' and clock[2][3] == 'ttl'
+  if previous and later(previous, last) ~= last then
+    last, trusted = previous, false
+  end
+  local since = trusted and parse(clock[2][2]) or last
+  local shortest = trusted and tonumber(clock[2][4]) or ttl
+
+  -- Also where the time of day was set back, or another node's is behind.
+  local id = now > last[1] and { now, 0 } or { last[1], last[2] + 1 }
+  -- Without an entry, what there was expired: it is as old as the shortest time to live.
+  if not previous then
+    local bound = { math.max(now - shortest + 1, 0), 0 }
+    previous = later(since, later(bound, last) == last and bound or last)
+  end
+
+  local name, before = show(id), show(previous)
+  local fields = { 'p', before, 'd', data }
+  local head = name .. ' ' .. before
+  if event ~= '' then
+    fields = { 'p', before, 'e', event, 'd', data }
+    head = head .. ' ' .. event
+  end
+  shortest = string.format('%.0f', math.min(shortest, ttl))
+  redis.call('XADD', keys[2], 'MAXLEN', '1', name, 'since', show(since), 'ttl', shortest)
+  redis.call('XADD', keys[1], 'MAXLEN', '~', arguments[2], name, unpack(fields))
+  -- By the clock of the ids: whatever the time of day did, an event as old as its id is gone.
+  redis.call('PEXPIREAT', keys[1], string.format('%.0f', id[1] + ttl))
+  redis.call('PUBLISH', channel, '\0' .. head .. '\n' .. data)
+  return name
+end
