@@ -2,122 +2,15 @@
 //!
 //! Each script runs against both, step by step, over connections of its own; after every step each
 //! connection must have received the same bytes from both. What differs on purpose is written down
-//! in [`Server::transcripts`] and in the tests that speak to the broker alone.
+//! in `support/pair.rs` and in the tests that speak to the broker alone.
 #![cfg(test)]
 
 mod support;
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
-use std::time::Duration;
 
-use support::broker::{Broker, Connection, PAYLOAD_BYTES_MAX};
-use support::clock::Deadline;
-use support::redis::Redis;
-
-/// How long bytes may be on their way on a busy machine.
-const LATE: Duration = Duration::from_secs(5);
-
-/// One of the two that are compared, and the connections of one script to it.
-struct Server {
-    connections: Vec<Connection>,
-    control: Connection,
-}
-
-impl Server {
-    fn new(address: SocketAddr, connections: usize) -> Self {
-        Self {
-            connections: (0..connections).map(|_| Connection::open(address)).collect(),
-            control: Connection::open(address),
-        }
-    }
-
-    /// Returns once everything that was sent before has been executed. Both servers serve
-    /// connections in the order in which they became readable, 16 KiB or more at a time, and write
-    /// before they serve again.
-    fn settle(&mut self, sent: usize) {
-        for _ in 0..sent / (16 * 1024) + 2 {
-            self.control.send("PING\r\n");
-            self.control.receive_until(|received| received.ends_with(b"\r\n"));
-            self.control.received.clear();
-        }
-        self.connections.iter_mut().for_each(Connection::receive);
-    }
-
-    /// What each connection has received, without what differs on purpose: the version, the numbers
-    /// of clients, and a word that Redis 7.2 has added.
-    fn transcripts(&self) -> Vec<String> {
-        let shown = |connection: &Connection| {
-            let text = connection.received.escape_ascii().to_string();
-            let text = text.replace("$6\\r\\n7.0.15", "$5\\r\\n7.2.0");
-            let text = text.replace("the HELLO AUTH <user>", "the HELLO <proto> AUTH <user>");
-            let mut parts = text.split("$2\\r\\nid\\r\\n:");
-            let mut shown = parts.next().unwrap_or_default().to_owned();
-            for part in parts {
-                let rest = part.trim_start_matches(|digit: char| digit.is_ascii_digit());
-                let _ = write!(shown, "$2\\r\\nid\\r\\n:N{rest}");
-            }
-            shown + if connection.closed { " closed" } else { "" }
-        };
-        self.connections.iter().map(shown).collect()
-    }
-}
-
-/// Both servers, with or without a password.
-struct Pair {
-    redis: Redis,
-    broker: Broker,
-}
-
-impl Pair {
-    fn start(password: Option<&str>) -> Self {
-        let options = ["--proto-max-bulk-len", "1mb", "--requirepass", password.unwrap_or("")];
-        Self { redis: Redis::start_with(&options), broker: Broker::start(password) }
-    }
-
-    /// Runs a script: which connection sends what.
-    fn check(&self, script: &[(usize, Vec<u8>)]) {
-        let connections = script.iter().map(|(connection, _)| connection + 1).max().unwrap_or(0);
-        let redis = Server::new(self.redis.address().tcp(), connections);
-        let broker = Server::new(self.broker.address, connections);
-        let mut servers = [redis, broker];
-        for (step, (connection, bytes)) in script.iter().enumerate() {
-            for server in &mut servers {
-                server.connections[*connection].send(bytes);
-                server.settle(bytes.len());
-            }
-            // Bytes of other connections may still be on their way.
-            let deadline = Deadline::after(LATE);
-            loop {
-                let [expected, found] = servers.each_ref().map(Server::transcripts);
-                if expected == found {
-                    break;
-                }
-                assert!(
-                    deadline.left().is_some(),
-                    "step {step}, {connection} < {}\nredis:  {expected:#?}\nbroker: {found:#?}",
-                    bytes.escape_ascii()
-                );
-                for server in &mut servers {
-                    server.connections.iter_mut().for_each(Connection::receive);
-                }
-            }
-            for connection in servers.iter_mut().flat_map(|server| &mut server.connections) {
-                connection.received.clear();
-            }
-        }
-    }
-
-    /// Runs a script of lines `N command`, each of which connection N sends as a typed line.
-    fn check_lines(&self, script: &str) {
-        let lines = script.lines().map(str::trim).filter(|line| !line.is_empty());
-        let steps = lines.map(|line| {
-            let (connection, command) = line.split_once(' ').unwrap_or((line, ""));
-            (connection.parse().unwrap(), format!("{command}\r\n").into_bytes())
-        });
-        self.check(&steps.collect::<Vec<_>>());
-    }
-}
+use support::broker::PAYLOAD_BYTES_MAX;
+use support::pair::Pair;
 
 #[test]
 fn commands_are_answered_alike() {

@@ -161,6 +161,15 @@ impl EventId {
             None => Some(Self { ms: self.ms.checked_add(1)?, seq: 0 }),
         }
     }
+
+    /// The id that this one follows immediately; the first one has none.
+    #[must_use]
+    pub fn before(self) -> Option<Self> {
+        match self.seq.checked_sub(1) {
+            Some(seq) => Some(Self { seq, ..self }),
+            None => Some(Self { ms: self.ms.checked_sub(1)?, seq: u64::MAX }),
+        }
+    }
 }
 
 impl fmt::Display for EventId {
@@ -227,12 +236,14 @@ impl Clock {
     }
 
     /// The latest id that an event can have had which has expired at the time `now_ms` of the
-    /// clock's Redis. Streams that have everything up to it miss nothing of a channel of which
-    /// nothing is left.
+    /// clock's Redis, asked after what is missing was found missing. A stream that has everything
+    /// up to it misses nothing of a channel of which nothing is left. A tenth of the time to live
+    /// is spared for a time of day that was set back.
     #[must_use]
     pub fn expired(&self, now_ms: u64) -> EventId {
-        let bound = EventId { ms: now_ms.saturating_sub(self.ttl_ms) + 1, seq: 0 };
-        bound.min(self.newest).max(self.since)
+        let age_ms = self.ttl_ms - self.ttl_ms / 10;
+        let ms = now_ms.max(self.newest.ms).saturating_sub(age_ms).saturating_add(1);
+        EventId { ms, seq: 0 }.min(self.newest).max(self.since)
     }
 }
 

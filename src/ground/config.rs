@@ -1,5 +1,6 @@
 //! Settings: valid values, parsed once by floor 6, read by every floor.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::hint;
 use std::net::SocketAddr;
@@ -45,6 +46,11 @@ pub struct Config {
     pub coalesce: Duration,
     /// Exact origins as browsers send them: lower case, no default port.
     pub cors_origins: Vec<String>,
+    pub history: HistoryRules,
+    /// How long a channel's history is kept after its last event.
+    pub history_ttl: Duration,
+    /// Bytes of history that the embedded broker keeps.
+    pub broker_history_bytes: usize,
     pub drain_time: Duration,
 }
 
@@ -105,6 +111,23 @@ pub struct FormatRule {
     pub format: Format,
 }
 
+/// Of channels whose name begins with `prefix` so many events are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryRule {
+    /// Empty for all channels.
+    pub prefix: Vec<u8>,
+    /// 0 for none.
+    pub events: usize,
+}
+
+/// Which channels have a history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistoryRules {
+    /// Invariant: longer prefixes before shorter ones.
+    rules: Vec<HistoryRule>,
+    strip_prefix: Vec<u8>,
+}
+
 /// A password or token: readable as a `str`, but never part of a log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -131,6 +154,35 @@ impl Format {
         Self::Laravel,
         Self::Anycable,
     ];
+}
+
+impl HistoryRules {
+    /// No prefix may be there twice. Rules may name channels as Redis does, or as clients do,
+    /// without `strip_prefix`.
+    #[must_use]
+    pub fn new(mut rules: Vec<HistoryRule>, strip_prefix: &[u8]) -> Self {
+        rules.sort_by_key(|rule| Reverse(rule.prefix.len()));
+        Self { rules, strip_prefix: strip_prefix.to_vec() }
+    }
+
+    /// How many events are kept of `channel`, a name in Redis; `None`: it has no history, as
+    /// corecast's own channels have none. O(n) in rules.
+    #[must_use]
+    pub fn of(&self, channel: &[u8]) -> Option<usize> {
+        if channel.starts_with(b"corecast:") {
+            return None;
+        }
+        let stripped = channel.strip_prefix(&*self.strip_prefix).unwrap_or(channel);
+        let is_prefix = |prefix: &[u8]| channel.starts_with(prefix) || stripped.starts_with(prefix);
+        let rule = self.rules.iter().find(|rule| is_prefix(&rule.prefix))?;
+        Some(rule.events).filter(|&events| events > 0)
+    }
+
+    /// Whether no channel has a history.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.iter().all(|rule| rule.events == 0)
+    }
 }
 
 impl ListenAddress {
@@ -214,6 +266,27 @@ mod tests {
         let secret = Some(Secret::from("hunter2"));
         assert_eq!(secret.as_deref(), Some("hunter2"));
         assert_eq!(format!("{secret:?}"), "Some(***)");
+    }
+
+    #[test]
+    fn the_longest_prefix_says_how_much_history_a_channel_has() {
+        let rule = |prefix: &str, events| HistoryRule { prefix: prefix.into(), events };
+        let rules = vec![rule("", 10), rule("orders/", 500), rule("orders/x/", 0), rule("p-c", 7)];
+        let rules = HistoryRules::new(rules, b"p-");
+        for (channel, expected) in [
+            ("news", Some(10)),
+            ("orders/1", Some(500)),
+            ("p-orders/1", Some(500)),
+            ("orders/x/1", None),
+            ("p-c", Some(7)),
+            ("c", Some(10)),
+            ("corecast:probe:1", None),
+        ] {
+            assert_eq!(rules.of(channel.as_bytes()), expected, "{channel}");
+        }
+        assert!(!rules.is_empty());
+        assert_eq!(HistoryRules::default().of(b"news"), None);
+        assert!(HistoryRules::new(vec![rule("a", 0)], b"").is_empty());
     }
 
     #[test]

@@ -50,9 +50,17 @@ pub fn render(workers: &[Arc<Counters>], restarts: u64, out: &mut String) {
 
 /// Appends the metrics of the embedded broker.
 pub fn render_broker(broker: &BrokerCounters, out: &mut String) {
-    metric(out, "broker_clients", "gauge", "Clients of the embedded broker, workers included.");
-    line(out, "broker_clients", "", broker.clients.get());
-    let counters: [(&str, &str, &Counter); 8] = [
+    let gauges: [(&str, &str, &Counter); 3] = [
+        ("clients", "Clients of the embedded broker, workers included.", &broker.clients),
+        ("history_channels", "Channels with a history.", &broker.history_channels),
+        ("history_bytes", "Bytes of history.", &broker.history_bytes),
+    ];
+    for (name, help, gauge) in gauges {
+        let name = format!("broker_{name}");
+        metric(out, &name, "gauge", help);
+        line(out, &name, "", gauge.get());
+    }
+    let counters: [(&str, &str, &Counter); 9] = [
         ("accepted", "Clients accepted.", &broker.accepted),
         ("refused", "Clients refused because there were too many.", &broker.refused),
         ("commands", "Commands of clients.", &broker.commands),
@@ -61,6 +69,7 @@ pub fn render_broker(broker: &BrokerCounters, out: &mut String) {
         ("authentication_failures", "Wrong passwords.", &broker.authentication_failures),
         ("protocol_errors", "Clients closed for not speaking RESP.", &broker.protocol_errors),
         ("overflows", "Clients closed for not reading.", &broker.overflows),
+        ("history_evicted", "Events of history that made room.", &broker.history_evicted),
     ];
     for (name, help, counter) in counters {
         let name = format!("broker_{name}_total");

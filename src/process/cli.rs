@@ -1,5 +1,6 @@
 //! The command line: flags, environment and configuration file become one checked [`Command`].
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Write;
@@ -13,7 +14,9 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::bytes::target::{Reserved, Routes};
-use crate::ground::config::{Config, ListenAddress, RedisAddress, RedisEndpoint, RequestLimits};
+use crate::ground::config::{
+    Config, HistoryRules, ListenAddress, RedisAddress, RedisEndpoint, RequestLimits,
+};
 use crate::process::bench::options::{BenchOptions, FloorOptions};
 use crate::process::log::LogOptions;
 use crate::process::publish::{EventFields, PublishOptions};
@@ -161,6 +164,8 @@ fn config(arguments: ServeArguments) -> Result<Config, String> {
             .map_err(|error| format!("--workers: cannot count the cores ({error}): give a number"))?
             .get(),
     };
+    let strip_prefix = arguments.strip_prefix.into_bytes();
+    check_prefixes("--history", arguments.history.iter().map(|rule| &*rule.prefix))?;
     Ok(Config {
         listen: arguments.listen,
         redis: arguments.redis.redis,
@@ -173,7 +178,10 @@ fn config(arguments: ServeArguments) -> Result<Config, String> {
         driver: arguments.driver,
         routes: arguments.routes,
         formats: arguments.formats,
-        strip_prefix: arguments.strip_prefix.into_bytes(),
+        history: HistoryRules::new(arguments.history, &strip_prefix),
+        history_ttl: arguments.history_ttl,
+        broker_history_bytes: arguments.broker_history_bytes,
+        strip_prefix,
         subscribe_ahead: arguments.subscribe_ahead.into_iter().map(String::into_bytes).collect(),
         heartbeat: non_zero(arguments.heartbeat),
         retry: arguments.retry,
@@ -212,16 +220,26 @@ fn check(config: &Config) -> Result<(), String> {
     if !config.admin_listen.is_local() && config.admin_token.is_none() {
         return Err(open("--admin-listen", &config.admin_listen, "--admin-token"));
     }
-    for (at, rule) in config.formats.iter().enumerate() {
-        if config.formats.iter().take(at).any(|earlier| earlier.prefix == rule.prefix) {
-            let prefix = String::from_utf8_lossy(&rule.prefix);
-            return Err(format!("--format: two formats for the prefix {prefix:?}: expected one"));
-        }
-    }
+    check_prefixes("--format", config.formats.iter().map(|rule| &*rule.prefix))?;
     let reserved = Reserved::new(&config.subscribe_ahead, &config.strip_prefix);
     Routes::new(&config.routes, config.limits, reserved)
         .map(drop)
         .map_err(|error| format!("--route {error}"))
+}
+
+/// Refuses two rules for one prefix, of which one would be ignored.
+fn check_prefixes<'a>(
+    option: &str,
+    prefixes: impl Iterator<Item = &'a [u8]>,
+) -> Result<(), String> {
+    let mut known = HashSet::new();
+    for prefix in prefixes {
+        if !known.insert(prefix) {
+            let prefix = String::from_utf8_lossy(prefix);
+            return Err(format!("{option}: two values for the prefix {prefix:?}: expected one"));
+        }
+    }
+    Ok(())
 }
 
 fn publish(arguments: PublishArguments) -> Result<Command, String> {

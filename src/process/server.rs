@@ -213,6 +213,9 @@ impl Broker {
         let options = BrokerOptions {
             password: config.broker_password.clone(),
             payload_bytes_max: config.max_event_bytes,
+            history: config.history.clone(),
+            history_ttl: config.history_ttl,
+            history_bytes_max: config.broker_history_bytes,
         };
         let password = config.broker_password.clone();
         let counters = Arc::new(BrokerCounters::default());

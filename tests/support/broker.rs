@@ -5,7 +5,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use corecast::ground::config::HistoryRules;
 use corecast::io::broker::{self, BrokerCounters, BrokerListener, BrokerOptions};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
@@ -32,12 +34,19 @@ impl Broker {
     }
 
     pub(crate) fn start_on(listener: BrokerListener, password: Option<&str>) -> Self {
-        let address = ([127, 0, 0, 1], 0).into();
-        let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap();
         let options = BrokerOptions {
             password: password.map(Into::into),
             payload_bytes_max: PAYLOAD_BYTES_MAX,
+            history: HistoryRules::default(),
+            history_ttl: Duration::from_secs(600),
+            history_bytes_max: 64 * 1024 * 1024,
         };
+        Self::start_with(listener, options)
+    }
+
+    pub(crate) fn start_with(listener: BrokerListener, options: BrokerOptions) -> Self {
+        let address = ([127, 0, 0, 1], 0).into();
+        let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap();
         let counters = Arc::new(BrokerCounters::default());
         let (stopped, counted) = (stop.try_clone().unwrap(), Arc::clone(&counters));
         let thread = std::thread::spawn(move || broker::run(listener, options, stopped, counted));

@@ -8,6 +8,7 @@ pub(crate) mod clock;
 pub(crate) mod crowd;
 pub(crate) mod event_source;
 pub(crate) mod http;
+pub(crate) mod pair;
 pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod server;

@@ -70,9 +70,11 @@ local function publish(keys, arguments)
 
   -- Also where the time of day was set back, or another node's is behind.
   local id = now > last[1] and { now, 0 } or { last[1], last[2] + 1 }
-  -- Without an entry, what there was expired: it is as old as the shortest time to live.
+  -- Without an entry, what there was expired: it is older than the shortest time to live, or than
+  -- nine tenths of it where the time of day was set back since.
   if not previous then
-    local bound = { math.max(now - shortest + 1, 0), 0 }
+    local age = shortest - math.floor(shortest / 10)
+    local bound = { math.max(math.max(now, last[1]) - age + 1, 0), 0 }
     previous = later(since, later(bound, last) == last and bound or last)
   end
 

@@ -49,6 +49,10 @@ fn ids_are_in_order_and_follow_each_other() {
     assert_eq!(id(0, 0).next(), Some(id(0, 1)));
     assert_eq!(id(0, u64::MAX).next(), Some(id(1, 0)));
     assert_eq!(id(u64::MAX, u64::MAX).next(), None);
+    assert_eq!(EventId::ZERO.before(), None);
+    for id in [id(0, 0), id(0, u64::MAX), id(7, 5)] {
+        assert_eq!(id.next().and_then(EventId::before), Some(id));
+    }
 }
 
 #[test]
@@ -139,10 +143,14 @@ fn entries_are_read_whatever_else_they_have() {
 fn the_clock_tells_how_far_back_history_reaches() {
     let clock = Clock::from_entry(&entry("5000-2", &["since", "1000-0", "ttl", "600"])).unwrap();
     assert_eq!(clock, Clock { newest: id(5000, 2), since: id(1000, 0), ttl_ms: 600 });
-    assert_eq!(clock.expired(5000), id(4401, 0));
+    assert_eq!(clock.expired(5000), id(4461, 0));
+    assert_eq!(clock.expired(5100), id(4561, 0));
     assert_eq!(clock.expired(9000), id(5000, 2), "nothing is later than the newest");
-    assert_eq!(clock.expired(1200), id(1000, 0), "nothing is known of what was before");
-    assert_eq!(clock.expired(0), id(1000, 0));
+    assert_eq!(clock.expired(1200), id(4461, 0), "the time of day was set back");
+    let young = Clock { since: id(4900, 7), ..clock };
+    assert_eq!(young.expired(5000), id(4900, 7), "nothing is known of what was before");
+    let patient = Clock { ttl_ms: 9000, ..clock };
+    assert_eq!(patient.expired(5000), id(1000, 0));
     assert_eq!(Clock::from_entry(&entry("5-0", &["x", ""])), None);
     assert_eq!(Clock::from_entry(&entry("5-0", &["since", "6-0", "ttl", "1"])), None);
 }

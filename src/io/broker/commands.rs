@@ -9,6 +9,7 @@ use crate::bytes::resp::encode_command;
 use crate::ground::limits;
 
 mod connection;
+mod history;
 mod pubsub;
 mod script;
 mod server;
@@ -50,6 +51,16 @@ static COMMANDS: &[Command] = &[
         Command::new("pubsub|numpat", 2, pubsub::numpat),
         Command::new("pubsub|shardchannels", -2, pubsub::shardchannels),
         Command::new("pubsub|shardnumsub", -2, pubsub::shardnumsub),
+    ]),
+    Command::new("fcall", -3, history::fcall),
+    Command::new("xrange", -4, history::xrange),
+    Command::new("xrevrange", -4, history::xrevrange),
+    Command::new("xlen", 2, history::xlen),
+    Command::new("exists", -2, history::exists),
+    Command::new("del", -2, history::del),
+    Command::new("function", -2, syntax_error).with(&[
+        Command::new("function|load", -3, history::function_load),
+        Command::new("function|list", -2, history::function_list),
     ]),
     Command::new("multi", 1, transaction::multi).unqueued(),
     Command::new("exec", 1, transaction::exec).unqueued(),
@@ -277,6 +288,22 @@ fn queue(client: &mut Client, arguments: &[Cow<'_, [u8]>]) {
 fn integer(text: &[u8]) -> Option<i64> {
     let number: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     (number.to_string().as_bytes() == text).then_some(number)
+}
+
+/// Arguments of a command.
+type Words<'a, 'b> = &'b [Cow<'a, [u8]>];
+
+/// The keys and the arguments of a script, behind the number of keys.
+fn keys_and_values<'a, 'b>(
+    keys: &[u8],
+    rest: Words<'a, 'b>,
+    not_a_number: &'static str,
+) -> Result<(Words<'a, 'b>, Words<'a, 'b>), &'static str> {
+    let keys = match integer(keys) {
+        Some(keys) => usize::try_from(keys).map_err(|_| "ERR Number of keys can't be negative"),
+        None => Err(not_a_number),
+    };
+    rest.split_at_checked(keys?).ok_or("ERR Number of keys can't be greater than number of args")
 }
 
 fn syntax_error(_: &mut Hub, client: &mut Client, _: &[Cow<'_, [u8]>]) {

@@ -3,14 +3,16 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::client::{Client, ClientId, CloseReason, State};
 use super::commands;
 use super::glob;
+use super::history::History;
 use super::output::Message;
 use super::table::Table;
 use super::{BrokerCounters, BrokerOptions};
+use crate::bytes::history::{ENVELOPE_BYTES_MAX, EventId, Publication};
 use crate::bytes::resp_request::{self, Request, RequestBounds};
 use crate::ground::limits;
 use crate::sys::clock;
@@ -24,6 +26,7 @@ pub(super) struct Hub {
     pub(super) channels: Table,
     pub(super) patterns: Table,
     pub(super) shards: Table,
+    pub(super) history: History,
     clients: Vec<Slot>,
     free: Vec<u32>,
     /// Clients so far, which numbers them.
@@ -61,9 +64,16 @@ pub(super) enum Scope {
 impl Hub {
     pub(super) fn new(options: BrokerOptions, counters: Arc<BrokerCounters>) -> Self {
         let password = options.password.filter(|password| !password.is_empty());
+        let history = History::new(
+            options.history_bytes_max,
+            milliseconds(options.history_ttl),
+            now_ms(),
+            Arc::clone(&counters),
+        );
         Self {
             options: BrokerOptions { password, ..options },
             counters,
+            history,
             started: clock::now(),
             channels: Table::default(),
             patterns: Table::default(),
@@ -182,9 +192,37 @@ impl Hub {
         }
     }
 
+    /// Publishes a message as PUBLISH does, and answers how many hear it. Where the channel has a
+    /// history, the message is kept.
+    pub(super) fn publish(
+        &mut self,
+        publisher: &mut Client,
+        scope: Scope,
+        channel: &[u8],
+        payload: &[u8],
+    ) -> usize {
+        let kept = self.options.history.of(channel).filter(|_| scope == Scope::Global);
+        let Some(kept) = kept else { return self.send(publisher, scope, channel, payload) };
+        let ttl_ms = milliseconds(self.options.history_ttl);
+        let publication = Publication { channel, kept, ttl_ms, payload, event: b"" };
+        self.publish_to_history(publisher, &publication).1
+    }
+
+    /// Keeps an event and sends it in its envelope. Answers its id, and how many hear it.
+    pub(super) fn publish_to_history(
+        &mut self,
+        publisher: &mut Client,
+        publication: &Publication<'_>,
+    ) -> (EventId, usize) {
+        let envelope = self.history.publish(publication, now_ms());
+        let mut message = Vec::with_capacity(ENVELOPE_BYTES_MAX + publication.payload.len());
+        envelope.encode(&mut message);
+        (envelope.id, self.send(publisher, Scope::Global, publication.channel, &message))
+    }
+
     /// Sends a message to all who hear the channel, and answers how many did: a client counts once
     /// for the channel and once for each of its patterns. O(n) in them and in all patterns.
-    pub(super) fn publish(
+    fn send(
         &mut self,
         publisher: &mut Client,
         scope: Scope,
@@ -262,6 +300,15 @@ impl Hub {
     fn entry(&mut self, id: ClientId) -> Option<&mut Slot> {
         self.clients.get_mut(id.slot as usize).filter(|entry| entry.generation == id.generation)
     }
+}
+
+/// Milliseconds since 1970, the time of day.
+pub(super) fn now_ms() -> u64 {
+    milliseconds(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Lists a client that has output.

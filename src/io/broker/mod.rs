@@ -10,14 +10,16 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::ground::config::Secret;
+use crate::ground::config::{HistoryRules, Secret};
 use crate::state::counters::Counter;
 
 mod client;
 mod commands;
 mod event_loop;
 mod glob;
+mod history;
 mod hub;
 mod output;
 mod reply;
@@ -30,6 +32,12 @@ pub struct BrokerOptions {
     pub password: Option<Secret>,
     /// Longest payload of a message.
     pub payload_bytes_max: usize,
+    /// Channels on which a plain PUBLISH is kept too, and its subscribers get envelopes.
+    pub history: HistoryRules,
+    /// How long those are kept.
+    pub history_ttl: Duration,
+    /// Bytes of history of all channels.
+    pub history_bytes_max: usize,
 }
 
 /// Where clients connect to. Options that are inherited by connections are set on it.
@@ -59,6 +67,12 @@ pub struct BrokerCounters {
     pub protocol_errors: Counter,
     /// Connections closed because they did not read what they were sent.
     pub overflows: Counter,
+    /// Gauge: channels with a history.
+    pub history_channels: Counter,
+    /// Gauge: bytes of history.
+    pub history_bytes: Counter,
+    /// Events forgotten before their time because there were too many bytes.
+    pub history_evicted: Counter,
 }
 
 /// Serves clients until `stop`, an eventfd, becomes readable.

@@ -81,6 +81,22 @@ impl Reply<'_> {
         });
     }
 
+    /// Where an array was expected and there is none.
+    pub(super) fn null_array(&mut self) {
+        match self.protocol {
+            Protocol::Resp2 => self.output.write(|out| out.extend_from_slice(b"*-1\r\n")),
+            Protocol::Resp3 => self.null(),
+        }
+    }
+
+    /// Begins a set of so many elements, which is an array in RESP2.
+    pub(super) fn set(&mut self, elements: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.array(elements),
+            Protocol::Resp3 => self.output.write(|out| encode_length(b'~', elements, out)),
+        }
+    }
+
     /// Begins an array of so many elements.
     pub(super) fn array(&mut self, elements: usize) {
         self.output.write(|out| encode_length(b'*', elements, out));

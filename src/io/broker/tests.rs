@@ -6,6 +6,7 @@ use super::client::{ClientId, CloseReason, State};
 use super::hub::Hub;
 use super::*;
 use crate::bytes::resp::encode_command;
+use crate::ground::config::HistoryRule;
 use crate::ground::limits;
 
 /// A hub, and the beginnings of commands that its clients have sent.
@@ -16,7 +17,23 @@ struct Bench {
 
 impl Bench {
     fn new(password: Option<&str>, payload_bytes_max: usize) -> Self {
-        let options = BrokerOptions { password: password.map(Secret::from), payload_bytes_max };
+        Self::with_history(password, payload_bytes_max, &[])
+    }
+
+    fn with_history(
+        password: Option<&str>,
+        payload_bytes_max: usize,
+        rules: &[(&str, usize)],
+    ) -> Self {
+        let rule =
+            |&(prefix, events): &(&str, usize)| HistoryRule { prefix: prefix.into(), events };
+        let options = BrokerOptions {
+            password: password.map(Secret::from),
+            payload_bytes_max,
+            history: HistoryRules::new(rules.iter().map(rule).collect(), b""),
+            history_ttl: Duration::from_secs(600),
+            history_bytes_max: 1 << 20,
+        };
         Self { hub: Hub::new(options, Arc::default()), unread: HashMap::new() }
     }
 
@@ -324,7 +341,7 @@ fn clients_find_what_they_look_for() {
     assert_eq!(bench.ask(id, "SELECT 99\r\n"), "+OK\r\n");
     let time = bench.ask(id, "TIME\r\n");
     assert!(time.starts_with("*2\r\n$10\r\n1") || time.starts_with("*2\r\n$10\r\n2"), "{time}");
-    let other = "-ERR only one script is known here: for i = 2, #ARGV do \
+    let other = "-ERR only corecast's own script is known here, and this one: for i = 2, #ARGV do \
                  redis.call('publish', ARGV[i], ARGV[1]) end\r\n";
     assert_eq!(
         bench.ask(id, "EVAL \"return 1\" 0\r\nSCRIPT LOAD \"return 1\"\r\n"),
@@ -334,4 +351,45 @@ fn clients_find_what_they_look_for() {
     assert_eq!(bench.ask(id, "COMMAND DOCS\r\nCONFIG GET x\r\n"), "%0\r\n%0\r\n");
     let verbatim = format!("={}\r\ntxt:{replication}\r\n", 4 + replication.len());
     assert_eq!(bench.ask(id, "INFO Replication\r\n"), verbatim);
+}
+
+#[test]
+fn a_plain_publish_is_kept_where_the_channel_has_a_history() {
+    let mut bench = Bench::with_history(None, 1000, &[("a", 2), ("a/none", 0)]);
+    let [subscriber, publisher] = [bench.open(), bench.open()];
+    bench.ask(subscriber, "SUBSCRIBE a b a/none corecast:probe:a\r\nSSUBSCRIBE a\r\n");
+
+    // The clock's only entry, as RESP2.
+    let clock = bench.ask(publisher, "XRANGE corecast:clock - +\r\n");
+    let since = clock.split("\r\n").nth(8).unwrap().to_owned();
+    for n in ["1", "2", "3"] {
+        assert_eq!(bench.ask(publisher, format!("PUBLISH a {n}\r\n")), ":1\r\n");
+        let message = bench.output(subscriber);
+        let envelope = message.split_once("\0").unwrap().1;
+        assert!(envelope.ends_with(&format!("\n{n}\r\n")), "{message}");
+        if n == "1" {
+            assert!(envelope.contains(&format!(" {since}\n")), "{envelope} {clock}");
+        }
+    }
+    assert_eq!(bench.ask(publisher, "XLEN corecast:{a}\r\n"), ":2\r\n");
+
+    for plain in ["PUBLISH b", "PUBLISH a/none", "PUBLISH corecast:probe:a", "SPUBLISH a"] {
+        assert_eq!(bench.ask(publisher, format!("{plain} x\r\n")), ":1\r\n", "{plain}");
+        assert!(bench.output(subscriber).ends_with("\r\n$1\r\nx\r\n"), "{plain}");
+    }
+    assert_eq!(bench.ask(publisher, "XLEN corecast:{b}\r\nXLEN corecast:{a}\r\n"), ":0\r\n:2\r\n");
+    let counters = Arc::clone(&bench.hub.counters);
+    assert_eq!((counters.published.get(), counters.history_channels.get()), (7, 1));
+}
+
+#[test]
+fn what_is_too_long_is_neither_sent_nor_kept() {
+    let mut bench = Bench::with_history(None, 10, &[]);
+    let id = bench.open();
+    let call = |payload: &str| {
+        format!("FCALL corecast_publish 2 corecast:{{a}} corecast:clock a 5 1000 {payload}\r\n")
+    };
+    assert_eq!(bench.ask(id, call("12345678901")), "-ERR payload is longer than 10 bytes\r\n");
+    assert_eq!(bench.ask(id, "XLEN corecast:{a}\r\n"), ":0\r\n");
+    assert!(bench.ask(id, call("1234567890")).starts_with('$'));
 }

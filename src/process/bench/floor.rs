@@ -19,7 +19,7 @@ use socket2::Socket;
 use super::options::{Comparison, FloorOptions};
 use super::redis_link;
 use crate::bytes::resp::{Incoming, Parsed, encode_command, parse};
-use crate::ground::config::{RedisAddress, RedisEndpoint};
+use crate::ground::config::{HistoryRules, RedisAddress, RedisEndpoint};
 use crate::io::broker::{self, BrokerCounters, BrokerListener, BrokerOptions};
 use crate::process::server::spawn;
 use crate::sys::socket::{self, Received};
@@ -154,7 +154,13 @@ fn start_broker() -> io::Result<SocketAddr> {
     let address = listener.local_addr()?;
     spawn("broker", true, move || {
         let never = eventfd(0, EventfdFlags::CLOEXEC)?;
-        let options = BrokerOptions { password: None, payload_bytes_max: PAYLOAD_BYTES_MAX };
+        let options = BrokerOptions {
+            password: None,
+            payload_bytes_max: PAYLOAD_BYTES_MAX,
+            history: HistoryRules::default(),
+            history_ttl: Duration::from_secs(1),
+            history_bytes_max: 0,
+        };
         let counters = Arc::new(BrokerCounters::default());
         broker::run(BrokerListener::Tcp(listener), options, never, counters)
     })?;

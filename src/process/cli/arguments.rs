@@ -9,7 +9,7 @@ use clap::{Args, Parser};
 use super::bench::{BENCH_AFTER_HELP, BenchArguments, FloorArguments};
 use super::values::{self, KIB, MIB};
 use crate::ground::config::{
-    Driver, FormatRule, ListenAddress, RedisAddress, RouteTemplate, Secret,
+    Driver, FormatRule, HistoryRule, ListenAddress, RedisAddress, RouteTemplate, Secret,
 };
 use crate::ground::limits::TICK;
 use crate::process::log::LogFormat;
@@ -104,6 +104,20 @@ pub(super) struct ServeArguments {
     #[arg(long, value_name = "TIME", help_heading = STREAMS, default_value = "0")]
     #[arg(value_parser = values::duration_or_zero(MILLISECOND))]
     pub(super) coalesce: Duration,
+
+    /// Events that are kept of each channel with that prefix, for streams that come back; 0 = none;
+    /// may be given several times [default: none]
+    #[arg(long, value_name = "[PREFIX=]N", help_heading = HISTORY)]
+    #[arg(value_parser = values::history_rule)]
+    pub(super) history: Vec<HistoryRule>,
+    /// Time that a channel's events are kept after its last one
+    #[arg(long, value_name = "TIME", help_heading = HISTORY, default_value = "10m")]
+    #[arg(value_parser = values::duration(SECOND))]
+    pub(super) history_ttl: Duration,
+    /// Most bytes of history that the broker keeps; over it, the oldest events go first
+    #[arg(long, value_name = "SIZE", help_heading = HISTORY, default_value = "256MiB")]
+    #[arg(value_parser = values::size(MIB, 1024 * 1024 * MIB))]
+    pub(super) broker_history_bytes: usize,
 
     /// Most connections at a time [default: what descriptors and memory allow]
     #[arg(long, value_name = "N", help_heading = LIMITS)]
@@ -214,10 +228,12 @@ pub(super) struct PublishArguments {
 const LISTENING: &str = "Listening";
 pub(super) const REDIS: &str = "Redis";
 const STREAMS: &str = "Streams";
+const HISTORY: &str = "History";
 const LIMITS: &str = "Limits";
 const PROCESS: &str = "Process";
 
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
 
 /// More than a process can have descriptors (proc(5), nr_open).
 const CONNECTIONS_MAX: usize = 1 << 31;

@@ -110,6 +110,9 @@ fn nothing_given_is_a_server_of_this_host_with_its_own_broker() {
         assert_eq!(config.dead_peer_timeout, Some(Duration::from_secs(30)));
         assert_eq!(config.coalesce, Duration::ZERO);
         assert_eq!(config.cors_origins, Vec::<String>::new());
+        assert!(config.history.is_empty());
+        assert_eq!(config.history_ttl, Duration::from_secs(600));
+        assert_eq!(config.broker_history_bytes, 256 * 1024 * 1024);
         assert_eq!(config.drain_time, Duration::from_secs(10));
     }
     let Ok(Command::Serve(_, log)) = parse_in("", &[]) else { panic!() };
@@ -125,6 +128,7 @@ fn every_option_is_taken() {
         --retry-jitter 0 --max-connections 5 --max-channels-per-connection 6 --max-channel-bytes \
         7 --max-event-bytes 2MiB --max-head-bytes 16KiB --head-timeout 500ms --max-pending 8 \
         --max-intake 1GiB --dead-peer-timeout 0 --coalesce 10ms --cors-origin https://a.example \
+        --history 10 --history a/=500 --history a/b=0 --history-ttl 1h --broker-history-bytes 1MiB \
         --drain-time 1h --log json --log-level debug";
     for line in [line.to_owned(), format!("serve {line}")] {
         let config = config(&line);
@@ -160,6 +164,10 @@ fn every_option_is_taken() {
         assert_eq!(config.dead_peer_timeout, None);
         assert_eq!(config.coalesce, Duration::from_millis(10));
         assert_eq!(config.cors_origins, ["https://a.example"]);
+        let kept = [b"x".as_slice(), b"a/x", b"p-a/x", b"a/b"].map(|name| config.history.of(name));
+        assert_eq!(kept, [Some(10), Some(500), Some(500), None]);
+        assert_eq!(config.history_ttl, Duration::from_secs(3600));
+        assert_eq!(config.broker_history_bytes, 1024 * 1024);
         assert_eq!(config.drain_time, Duration::from_secs(3600));
         let Ok(Command::Serve(_, log)) = parse_in(&line, &[]) else { panic!() };
         assert_eq!(log, LogOptions { format: LogFormat::Json, level: tracing::Level::DEBUG });
@@ -312,6 +320,18 @@ fn bad_values_are_answered_with_what_is_allowed() {
     check_misused("--driver x", "--driver \"x\": expected auto, uring or epoll");
     check_misused("--log x", "--log \"x\": expected text or json");
     check_misused("--log-level x", "--log-level \"x\": expected error, warn, info, debug or trace");
+    for value in ["a=x", "-1", "1000001", "a="] {
+        check_misused(
+            &format!("--history={value}"),
+            &format!(
+                "--history {value:?}: expected [PREFIX=]N, the number of events from 0 to 1000000"
+            ),
+        );
+    }
+    check_misused(
+        "--history 1 --history 2",
+        "--history: two values for the prefix \"\": expected one",
+    );
     check_misused(
         "--format a=x",
         "--format \"a=x\": expected [PREFIX=]FORMAT, the format one of raw, json, django-sse, \
@@ -516,7 +536,7 @@ fn routes_and_formats_are_checked_together() {
     );
     check_misused(
         "--format a=json --format a=raw",
-        "--format: two formats for the prefix \"a\": expected one",
+        "--format: two values for the prefix \"a\": expected one",
     );
 }
 
@@ -541,8 +561,7 @@ fn unknown_words_are_refused_in_one_line() {
         "publish",
         "the following required arguments were not provided: <CHANNEL> (see corecast --help)",
     );
-    for later in ["--max-connections-per-ip 1", "--slow-consumer latest", "--history 1", "bench u"]
-    {
+    for later in ["--max-connections-per-ip 1", "--slow-consumer latest", "bench u"] {
         misused_in(later, &[]);
     }
 }

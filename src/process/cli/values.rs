@@ -12,7 +12,8 @@ use tracing::Level;
 
 use crate::bytes::format;
 use crate::ground::config::{
-    Driver, Format, FormatRule, ListenAddress, RedisAddress, RedisEndpoint, RouteTemplate, Secret,
+    Driver, Format, FormatRule, HistoryRule, ListenAddress, RedisAddress, RedisEndpoint,
+    RouteTemplate, Secret,
 };
 use crate::process::log::LogFormat;
 
@@ -196,6 +197,17 @@ pub(super) fn format_rule(text: &str) -> Result<FormatRule, String> {
     }
 }
 
+/// `[PREFIX=]N`.
+pub(super) fn history_rule(text: &str) -> Result<HistoryRule, String> {
+    let (prefix, events) = text.rsplit_once('=').unwrap_or(("", text));
+    match number(0, HISTORY_EVENTS_MAX)(events) {
+        Ok(events) => Ok(HistoryRule { prefix: prefix.as_bytes().to_vec(), events }),
+        Err(_) => {
+            Err(format!("expected [PREFIX=]N, the number of events from 0 to {HISTORY_EVENTS_MAX}"))
+        }
+    }
+}
+
 /// A scheme, a host and perhaps a port, as browsers send them in `Origin`: lower case, and without
 /// the port that the scheme implies (RFC 6454 6.2).
 pub(super) fn origin(text: &str) -> Result<String, String> {
@@ -364,5 +376,8 @@ fn decoded(text: &str) -> Result<String, String> {
         Err(_) => Err("expected percent-encoded UTF-8".to_owned()),
     }
 }
+
+/// More events of a channel than anybody would send to one browser at once.
+pub(super) const HISTORY_EVENTS_MAX: usize = 1_000_000;
 
 const REDIS_PORT: u16 = 6379;

@@ -1,11 +1,22 @@
-//! EVAL of the one script that publishers use: Laravel's, which publishes to several channels.
+//! EVAL of the scripts that publishers use: Laravel's, which publishes to several channels, and the
+//! one that keeps events.
 
 use std::borrow::Cow;
 
 use super::super::client::Client;
 use super::super::hub::{Hub, Scope};
 use super::pubsub::unpublishable;
-use super::syntax_error;
+use super::{history, keys_and_values, syntax_error};
+use crate::bytes::history::SCRIPT;
+
+/// A script that is known here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Script {
+    /// Publishes one payload to several channels.
+    Publish,
+    /// Publishes an event and keeps it.
+    History,
+}
 
 /// Laravel's script, as its Redis broadcaster sends it.
 const PUBLISH_SCRIPT: &str = "for i = 2, #ARGV do\n  redis.call('publish', ARGV[i], ARGV[1])\nend";
@@ -13,31 +24,34 @@ const PUBLISH_SCRIPT: &str = "for i = 2, #ARGV do\n  redis.call('publish', ARGV[
 /// SHA-1 of the script.
 const PUBLISH_SCRIPT_SHA1: &str = "6f799f6e3f4ab9f8b891f6405d5fc1348a6a0595";
 
-const OTHER_SCRIPT: &str = "ERR only one script is known here: for i = 2, #ARGV do \
-                            redis.call('publish', ARGV[i], ARGV[1]) end";
+/// SHA-1 of the script that keeps events.
+const HISTORY_SCRIPT_SHA1: &str = "1d14c8777bfad6d925051c6d00f589dda5da0cd6";
+
+const OTHER_SCRIPT: &str = "ERR only corecast's own script is known here, and this one: for i = 2, \
+                            #ARGV do redis.call('publish', ARGV[i], ARGV[1]) end";
 
 pub(super) fn eval(hub: &mut Hub, client: &mut Client, arguments: &[Cow<'_, [u8]>]) {
     let [_, script, keys, rest @ ..] = arguments else {
         return syntax_error(hub, client, arguments);
     };
-    evaluate(is_publish_script(script), OTHER_SCRIPT, keys, rest, hub, client);
+    evaluate(Script::of(script).ok_or(OTHER_SCRIPT), keys, rest, hub, client);
 }
 
 pub(super) fn evalsha(hub: &mut Hub, client: &mut Client, arguments: &[Cow<'_, [u8]>]) {
     let [_, sha1, keys, rest @ ..] = arguments else {
         return syntax_error(hub, client, arguments);
     };
-    let is_known = sha1.eq_ignore_ascii_case(PUBLISH_SCRIPT_SHA1.as_bytes());
+    let sha1 = sha1.to_ascii_lowercase();
+    let script = Script::ALL.into_iter().find(|script| script.sha1().as_bytes() == sha1);
     let unknown = "NOSCRIPT No matching script. Please use EVAL.";
-    evaluate(is_known, unknown, keys, rest, hub, client);
+    evaluate(script.ok_or(unknown), keys, rest, hub, client);
 }
 
 pub(super) fn load(hub: &mut Hub, client: &mut Client, arguments: &[Cow<'_, [u8]>]) {
     let [_, _, script] = arguments else { return syntax_error(hub, client, arguments) };
-    if is_publish_script(script) {
-        client.reply().bulk(PUBLISH_SCRIPT_SHA1);
-    } else {
-        client.reply().error(OTHER_SCRIPT);
+    match Script::of(script) {
+        Some(script) => client.reply().bulk(script.sha1()),
+        None => client.reply().error(OTHER_SCRIPT),
     }
 }
 
@@ -46,33 +60,33 @@ pub(super) fn exists(_: &mut Hub, client: &mut Client, arguments: &[Cow<'_, [u8]
     let mut reply = client.reply();
     reply.array(names.len());
     for sha1 in names {
-        reply.integer((**sha1 == *PUBLISH_SCRIPT_SHA1.as_bytes()).into());
+        let is_known = Script::ALL.iter().any(|script| script.sha1().as_bytes() == &**sha1);
+        reply.integer(is_known.into());
     }
 }
 
-/// Runs the publish script with `rest`, the first of which are `keys` keys. If it is another
-/// script, the error is `unknown`; as in Redis only after the keys were counted.
+/// Runs a script with `rest`, the first of which are `keys` keys. If it is not known, the error
+/// says so; as in Redis only after the keys were counted.
 fn evaluate(
-    is_known: bool,
-    unknown: &str,
+    script: Result<Script, &str>,
     keys: &[u8],
     rest: &[Cow<'_, [u8]>],
     hub: &mut Hub,
     client: &mut Client,
 ) {
-    let keys = match super::integer(keys) {
-        Some(keys) if keys < 0 => {
-            return client.reply().error("ERR Number of keys can't be negative");
-        }
-        Some(keys) => usize::try_from(keys).unwrap_or(usize::MAX),
-        None => return client.reply().error("ERR value is not an integer or out of range"),
+    let not_a_number = "ERR value is not an integer or out of range";
+    let (keys, values) = match keys_and_values(keys, rest, not_a_number) {
+        Ok(parts) => parts,
+        Err(error) => return client.reply().error(error),
     };
-    let Some(values) = rest.get(keys..) else {
-        return client.reply().error("ERR Number of keys can't be greater than number of args");
-    };
-    if !is_known {
-        return client.reply().error(unknown);
+    match script {
+        Ok(Script::Publish) => publish_to_all(values, hub, client),
+        Ok(Script::History) => history::publish(keys, values, hub, client),
+        Err(error) => client.reply().error(error),
     }
+}
+
+fn publish_to_all(values: &[Cow<'_, [u8]>], hub: &mut Hub, client: &mut Client) {
     if let [payload, channels @ ..] = values {
         for channel in channels {
             if let Some(error) = unpublishable(hub, channel, payload) {
@@ -82,6 +96,26 @@ fn evaluate(
         }
     }
     client.reply().null();
+}
+
+impl Script {
+    const ALL: [Self; 2] = [Self::Publish, Self::History];
+
+    /// The script with this text; Laravel's however it is indented.
+    fn of(text: &[u8]) -> Option<Self> {
+        if text == SCRIPT.as_bytes() {
+            Some(Self::History)
+        } else {
+            is_publish_script(text).then_some(Self::Publish)
+        }
+    }
+
+    fn sha1(self) -> &'static str {
+        match self {
+            Self::Publish => PUBLISH_SCRIPT_SHA1,
+            Self::History => HISTORY_SCRIPT_SHA1,
+        }
+    }
 }
 
 /// Whether it is Laravel's script, however it is indented.
