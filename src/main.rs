@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     };
     match command {
         Command::Publish(options) => publish::run(&options),
+        Command::PrintFunction => publish::print_function(),
         Command::Bench(options) => bench::run(&options),
         Command::Floor(options) => floor::run(&options),
         Command::Serve(config, logging) => {

@@ -19,7 +19,7 @@ use crate::ground::config::{
 };
 use crate::process::bench::options::{BenchOptions, FloorOptions};
 use crate::process::log::LogOptions;
-use crate::process::publish::{EventFields, PublishOptions};
+use crate::process::publish::{EventFields, HistoryOptions, PublishOptions};
 
 mod arguments;
 mod bench;
@@ -36,6 +36,8 @@ use layers::{Layers, variable};
 pub enum Command {
     Serve(Box<Config>, LogOptions),
     Publish(PublishOptions),
+    /// Print the library of functions.
+    PrintFunction,
     Bench(Box<BenchOptions>),
     Floor(FloorOptions),
 }
@@ -243,16 +245,25 @@ fn check_prefixes<'a>(
 }
 
 fn publish(arguments: PublishArguments) -> Result<Command, String> {
-    if arguments.channel.is_empty() {
+    if arguments.print_function {
+        return Ok(Command::PrintFunction);
+    }
+    let channel = arguments.channel.map(OsString::into_vec).unwrap_or_default();
+    if channel.is_empty() {
         return Err("CHANNEL \"\": expected at least one byte".to_owned());
     }
+    if arguments.history.is_some() && arguments.id.is_some() {
+        return Err("--id: expected none beside --history, which gives the event its id".to_owned());
+    }
+    let ttl_ms = u64::try_from(arguments.history_ttl.as_millis()).unwrap_or(u64::MAX);
     let event_fields =
         EventFields { event: arguments.event, id: arguments.id, retry: arguments.retry };
     Ok(Command::Publish(PublishOptions {
         server: server(arguments.redis),
-        channel: arguments.channel.into_vec(),
+        channel,
         data: arguments.data.map(OsString::into_vec),
         event_fields,
+        history: arguments.history.map(|kept| HistoryOptions { kept, ttl_ms }),
     }))
 }
 
@@ -280,5 +291,5 @@ fn non_zero(time: Duration) -> Option<Duration> {
 }
 
 /// The settings that the other subcommands share with `serve`. The `--retry` of `publish` is the
-/// event's, not the streams'.
-const TOOL_SETTINGS: [&str; 3] = ["redis", "broker-listen", "broker-password"];
+/// event's, not the streams', and its `--history` is of one channel.
+const TOOL_SETTINGS: [&str; 4] = ["redis", "broker-listen", "broker-password", "history-ttl"];

@@ -10,12 +10,17 @@ use std::time::Duration;
 
 use crate::bytes::event_stream::Event;
 use crate::bytes::format::encode_envelope;
+use crate::bytes::history::{EventId, LIBRARY_CODE, Publication};
 use crate::bytes::resp::encode_command;
 use crate::ground::config::{RedisAddress, RedisEndpoint};
 use crate::ground::limits::{LINK_DEADLINE, RESP_LINE_BYTES_MAX};
 
+mod history;
 #[cfg(test)]
 mod tests;
+
+pub use history::HistoryOptions;
+use history::Method;
 
 /// What to publish, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +30,8 @@ pub struct PublishOptions {
     /// `None`: every line of standard input is an event.
     pub data: Option<Vec<u8>>,
     pub event_fields: EventFields,
+    /// `None`: a plain PUBLISH, which the embedded broker may keep all the same.
+    pub history: Option<HistoryOptions>,
 }
 
 /// The fields of an event beside its data. With any of them the payload is an envelope, which every
@@ -41,7 +48,10 @@ pub struct EventFields {
 pub struct Published {
     pub events: u64,
     /// Subscribers of Redis, summed over the events: workers of corecast that have the channel.
+    /// Those of events in history are not known.
     pub receivers: u64,
+    /// The id of the last event, in history.
+    pub last_id: Option<EventId>,
 }
 
 /// Why publishing ended early.
@@ -61,6 +71,11 @@ enum Problem {
     Refused(String),
     /// The server's answer, which is none of Redis.
     NotRedis,
+    /// The server's reasons against the function and against the script.
+    NoHistory {
+        function: String,
+        script: String,
+    },
     Input(io::Error),
     LineTooLong,
 }
@@ -71,13 +86,13 @@ pub fn run(options: &PublishOptions) -> ExitCode {
     match publish(options, &mut io::stdin().lock()) {
         Ok(published) => {
             let receivers = count(published.receivers, "receiver");
+            let events = count(published.events, "event");
             // A closed pipe changes nothing about what was published.
-            let _ = match options.data {
-                Some(_) => writeln!(io::stdout(), "{receivers}"),
-                None => {
-                    let events = count(published.events, "event");
-                    writeln!(io::stdout(), "{events}, {receivers} in all")
-                }
+            let _ = match (&options.data, published.last_id) {
+                (Some(_), Some(id)) => writeln!(io::stdout(), "{id}"),
+                (Some(_), None) => writeln!(io::stdout(), "{receivers}"),
+                (None, Some(id)) => writeln!(io::stdout(), "{events}, the last is {id}"),
+                (None, None) => writeln!(io::stdout(), "{events}, {receivers} in all"),
             };
             ExitCode::SUCCESS
         }
@@ -86,6 +101,14 @@ pub fn run(options: &PublishOptions) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints the library of functions, for FUNCTION LOAD.
+#[must_use]
+pub fn print_function() -> ExitCode {
+    // A closed pipe is nobody's error.
+    let _ = io::stdout().write_all(LIBRARY_CODE.as_bytes());
+    ExitCode::SUCCESS
 }
 
 /// Publishes the data of `options`, or else the lines of `input`: those that have arrived together
@@ -112,8 +135,13 @@ fn publish_to(
     published: &mut Published,
 ) -> Result<(), Problem> {
     let stream = connect(&options.server.endpoint).map_err(Problem::Unreachable)?;
-    let mut link =
-        Link { stream: BufReader::new(stream), commands: Vec::new(), unanswered: 0, published };
+    let mut link = Link {
+        stream: BufReader::new(stream),
+        commands: Vec::new(),
+        unanswered: 0,
+        method: Method::Unknown,
+        published,
+    };
     link.authenticate(&options.server)?;
     match &options.data {
         Some(data) => link.add(options, data)?,
@@ -130,8 +158,10 @@ impl<T: Read + Write> Stream for T {}
 struct Link<'a> {
     stream: BufReader<Box<dyn Stream>>,
     commands: Vec<u8>,
-    /// Invariant: the number of PUBLISHes in `commands`, at most [`BATCH_EVENTS_MAX`].
+    /// Invariant: the number of events in `commands`, at most [`BATCH_EVENTS_MAX`].
     unanswered: usize,
+    /// How events come into history.
+    method: Method,
     published: &'a mut Published,
 }
 
@@ -150,9 +180,25 @@ impl Link<'_> {
     }
 
     fn add(&mut self, options: &PublishOptions, data: &[u8]) -> Result<(), Problem> {
-        let payload = payload(data, &options.event_fields);
-        encode_command(&[b"PUBLISH", &options.channel, &payload], &mut self.commands);
-        self.unanswered += 1;
+        match options.history {
+            Some(HistoryOptions { kept, ttl_ms }) => {
+                let (event, payload) = event_and_payload(data, &options.event_fields);
+                let channel = &options.channel;
+                let publication = Publication {
+                    channel,
+                    kept,
+                    ttl_ms,
+                    payload: &payload,
+                    event: event.as_bytes(),
+                };
+                self.add_to_history(&publication)?;
+            }
+            None => {
+                let payload = payload(data, &options.event_fields);
+                encode_command(&[b"PUBLISH", &options.channel, &payload], &mut self.commands);
+                self.unanswered += 1;
+            }
+        }
         if self.unanswered >= BATCH_EVENTS_MAX || self.commands.len() >= BATCH_BYTES_MAX {
             self.flush()?;
         }
@@ -200,9 +246,11 @@ impl Link<'_> {
         self.send()?;
         while self.unanswered > 0 {
             let reply = self.read_reply()?;
-            let receivers = reply.strip_prefix(':').and_then(|number| number.parse::<u64>().ok());
-            self.published.receivers += receivers.ok_or(Problem::NotRedis)?;
-            self.published.events += 1;
+            if self.method == Method::Unknown {
+                self.published.add_receivers(&reply)?;
+            } else {
+                self.published.add_id(&reply)?;
+            }
             self.unanswered -= 1;
         }
         Ok(())
@@ -214,22 +262,49 @@ impl Link<'_> {
         Ok(())
     }
 
-    /// A reply of one line, which all those to AUTH and PUBLISH are, without its line end.
+    /// A reply: a number, a word, or a string that is one line, as all those to our commands are.
     fn read_reply(&mut self) -> Result<String, Problem> {
+        let line = self.read_line()?;
+        match line.split_at_checked(1) {
+            Some(("-", error)) => Err(Problem::Refused(error.to_owned())),
+            Some((":" | "+", text)) => Ok(text.to_owned()),
+            Some(("$", length)) => {
+                let text = self.read_line()?;
+                let is_whole = length.parse() == Ok(text.len());
+                is_whole.then_some(text).ok_or(Problem::NotRedis)
+            }
+            _ => Err(Problem::NotRedis),
+        }
+    }
+
+    /// A line without its end.
+    fn read_line(&mut self) -> Result<String, Problem> {
         let mut line = Vec::new();
         let bytes_max = u64::try_from(RESP_LINE_BYTES_MAX).unwrap_or(u64::MAX);
         let mut bounded = self.stream.by_ref().take(bytes_max);
         bounded.read_until(b'\n', &mut line).map_err(Problem::Link)?;
-        let text = match line.strip_suffix(b"\r\n") {
-            Some(text) => String::from_utf8_lossy(text),
-            None if line.is_empty() => return Err(Problem::Closed),
-            None => return Err(Problem::NotRedis),
-        };
-        match text.split_at_checked(1) {
-            Some(("-", error)) => Err(Problem::Refused(error.to_owned())),
-            Some((":" | "+", _)) => Ok(text.into_owned()),
-            _ => Err(Problem::NotRedis),
+        match line.strip_suffix(b"\r\n") {
+            Some(text) => Ok(String::from_utf8_lossy(text).into_owned()),
+            None if line.is_empty() => Err(Problem::Closed),
+            None => Err(Problem::NotRedis),
         }
+    }
+}
+
+impl Published {
+    /// Counts an event by the answer to its PUBLISH.
+    fn add_receivers(&mut self, answer: &str) -> Result<(), Problem> {
+        self.receivers += answer.parse::<u64>().map_err(|_| Problem::NotRedis)?;
+        self.events += 1;
+        Ok(())
+    }
+
+    /// Counts an event in history, whose id is the answer.
+    fn add_id(&mut self, answer: &str) -> Result<(), Problem> {
+        let id = EventId::parse(answer.as_bytes()).ok_or(Problem::NotRedis)?;
+        self.last_id = Some(id);
+        self.events += 1;
+        Ok(())
     }
 }
 
@@ -258,6 +333,12 @@ impl fmt::Display for PublishError {
                 write!(f, "{server} refused the user or the password")
             }
             Problem::Refused(reply) => write!(f, "{server} refused: {reply}"),
+            Problem::NoHistory { function, script } => write!(
+                f,
+                "{server} lets this user neither load the function that keeps events ({function}) \
+                 nor run its script ({script}): let another user load it, by corecast publish \
+                 --print-function | redis-cli -x FUNCTION LOAD REPLACE"
+            ),
             Problem::NotRedis => write!(f, "{server} does not speak the Redis protocol"),
             Problem::Input(error) => write!(f, "standard input cannot be read: {error}"),
             Problem::LineTooLong => {
@@ -297,6 +378,14 @@ fn connect(endpoint: &RedisEndpoint) -> io::Result<Box<dyn Stream>> {
             }
             Err(failure)
         }
+    }
+}
+
+/// How an event's type and data stand in history: apart, unless there is a third field.
+fn event_and_payload<'a>(data: &'a [u8], fields: &'a EventFields) -> (&'a str, Cow<'a, [u8]>) {
+    match (&fields.event, &fields.id, fields.retry) {
+        (Some(event), None, None) => (event, Cow::Borrowed(data)),
+        _ => ("", payload(data, fields)),
     }
 }
 

@@ -1,8 +1,9 @@
-"""Speaks to a Redis, or to what claims to be one, with redis-py: PORT PASSWORD publish|subscribe.
+"""Speaks to a Redis, or to what claims to be one, with redis-py: PORT PASSWORD publish|subscribe|fcall.
 
 An empty PASSWORD sends none. `publish` sends one message alone and two in a pipeline, which
 redis-py wraps in MULTI and EXEC, and prints the three answers as one JSON list. `subscribe` prints
 each message as a JSON list [channel, data] until one says "end", and "ready" once subscribed.
+`fcall` publishes to history and prints the id.
 """
 
 import json
@@ -19,6 +20,10 @@ if action == "publish":
     pipeline.publish("orders", "two")
     pipeline.publish("orders", "three\nlines\n")
     print(json.dumps(answers + pipeline.execute()))
+elif action == "fcall":
+    keys = ["corecast:{orders}", "corecast:clock"]
+    answer = client.fcall("corecast_publish", 2, *keys, "orders", 50, 600000, "one", "state")
+    print(answer.decode())
 else:
     pubsub = client.pubsub()
     pubsub.subscribe("orders")

@@ -203,7 +203,8 @@ pub(super) struct RedisArguments {
 #[derive(Args)]
 pub(super) struct PublishArguments {
     /// The channel to publish to
-    pub(super) channel: OsString,
+    #[arg(required_unless_present = "print_function")]
+    pub(super) channel: Option<OsString>,
     /// The event's data; without it, every line of standard input is an event
     #[arg(allow_negative_numbers = true)]
     pub(super) data: Option<OsString>,
@@ -217,6 +218,16 @@ pub(super) struct PublishArguments {
     /// Reconnection time that the event tells [default: none]
     #[arg(long, value_name = "TIME", value_parser = values::duration_or_zero(MILLISECOND))]
     pub(super) retry: Option<Duration>,
+    /// Keep the event for streams that come back, and the channel's N newest (without N, 100)
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "100")]
+    #[arg(value_parser = values::number(1, values::HISTORY_EVENTS_MAX))]
+    pub(super) history: Option<usize>,
+    /// Time that a channel's events are kept after its last one
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = values::duration(SECOND))]
+    pub(super) history_ttl: Duration,
+    /// Print the function that --history calls, for FUNCTION LOAD, and do nothing else
+    #[arg(long)]
+    pub(super) print_function: bool,
 
     #[command(flatten)]
     pub(super) redis: RedisArguments,
@@ -265,10 +276,15 @@ Without --event, --id and --retry the data is published as it is, so it may be i
 the server reads. With one of them it is wrapped in an envelope that the server knows whatever the \
 format of the channel.
 
---redis, --broker-listen, --broker-password and --config also read the environment \
+With --history the event gets an id, which is printed, and is kept in Redis (or in the broker) by a \
+function that is loaded if it is missing; where that is not allowed, by a script. Let an \
+administrator load it by: corecast publish --print-function | redis-cli -x FUNCTION LOAD REPLACE
+
+--redis, --broker-listen, --broker-password, --history-ttl and --config also read the environment \
 (CORECAST_REDIS) and the --config file, as the server does.
 
 Examples:
   corecast publish news 'Hello'
   corecast publish news --event headline --id 7 'Hello'
+  corecast publish news --history 50 'Hello'
   tail -f access.log | corecast publish log";

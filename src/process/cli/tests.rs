@@ -611,6 +611,27 @@ fn publish_takes_a_channel_and_perhaps_data() {
 }
 
 #[test]
+fn publish_keeps_events_if_asked() {
+    let history = |line: &str| publish_in(line, &[("CORECAST_HISTORY", "7")]).history;
+    let kept = |kept, ttl_ms| Some(HistoryOptions { kept, ttl_ms });
+    assert_eq!(history("publish a b"), None, "the variable is the server's");
+    assert_eq!(history("publish a b --history"), kept(100, 600_000));
+    assert_eq!(history("publish --history 5 --history-ttl 1m a b"), kept(5, 60_000));
+    let options = publish_in("publish a --history", &[("CORECAST_HISTORY_TTL", "1h")]);
+    assert_eq!((options.data, options.history), (None, kept(100, 3_600_000)));
+    check_misused(
+        "publish a --history b",
+        "--history \"b\": expected a whole number from 1 to 1000000",
+    );
+    check_misused(
+        "publish a b --history --id 7",
+        "--id: expected none beside --history, which gives the event its id",
+    );
+    let printed = parse_in("publish --print-function", &[]);
+    assert!(matches!(printed, Ok(Command::PrintFunction)));
+}
+
+#[test]
 fn publish_finds_the_broker_by_the_settings_of_the_server() {
     let file =
         File::new("publish", "broker-listen = '0.0.0.0:1'\nbroker-password = 'p'\nworkers = 2");

@@ -48,6 +48,7 @@ impl Server {
             channel: b"news".to_vec(),
             data: data.map(<[u8]>::to_vec),
             event_fields: EventFields::default(),
+            history: None,
         }
     }
 
@@ -117,7 +118,7 @@ fn data_is_published_as_it_is() {
     for data in [b"Hello".as_slice(), b"", b"a\r\nb\0\xff", b"{\"data\": 1}"] {
         let server = Server::answering(&[]);
         let published = publish(&server.options(Some(data)), &mut no_input()).unwrap();
-        assert_eq!(published, Published { events: 1, receivers: 2 });
+        assert_eq!(published, Published { events: 1, receivers: 2, last_id: None });
         assert_eq!(server.payloads(), [data]);
     }
 }
@@ -152,7 +153,7 @@ fn lines_are_events_however_they_arrive() {
         let (before, after) = text.split_at(at);
         let server = Server::answering(&[]);
         let published = publish(&server.options(None), &mut Pieces(vec![before, after])).unwrap();
-        assert_eq!(published, Published { events: 5, receivers: 10 });
+        assert_eq!(published, Published { events: 5, receivers: 10, last_id: None });
         assert_eq!(server.payloads(), lines, "split at {at}");
     }
 }
@@ -197,6 +198,7 @@ fn line_that_has_arrived_does_not_wait_for_the_next() {
         heard
     });
     let options = PublishOptions {
+        history: None,
         server: RedisAddress {
             endpoint: RedisEndpoint::Tcp { host: "localhost".to_owned(), port },
             username: None,
@@ -208,7 +210,7 @@ fn line_that_has_arrived_does_not_wait_for_the_next() {
         event_fields: EventFields::default(),
     };
     let published = publish(&options, &mut Conversation(input, Vec::new())).unwrap();
-    assert_eq!(published, Published { events: 2, receivers: 0 });
+    assert_eq!(published, Published { events: 2, receivers: 0, last_id: None });
     assert_eq!(heard.join().unwrap(), [b"one", b"two"]);
 }
 
@@ -276,6 +278,7 @@ fn nobody_there_is_said_with_the_address() {
     drop(listener);
     let refused = |endpoint: RedisEndpoint| {
         let options = PublishOptions {
+            history: None,
             server: RedisAddress { endpoint, username: None, password: None, database: 0 },
             channel: b"news".to_vec(),
             data: Some(b"x".to_vec()),
@@ -293,4 +296,108 @@ fn nobody_there_is_said_with_the_address() {
     );
     let line = refused(RedisEndpoint::Unix("/nonexistent/redis".into()));
     assert!(line.starts_with("cannot reach unix:/nonexistent/redis: No such file"), "{line}");
+}
+
+const KEPT: HistoryOptions = HistoryOptions { kept: 7, ttl_ms: 600 };
+
+/// Publishes these lines to history, and returns what became of it and the commands' first words.
+fn publish_to_history(
+    answers: &'static [&'static str],
+    lines: &[u8],
+) -> (Result<Published, String>, Vec<String>) {
+    let server = Server::answering(answers);
+    let options = PublishOptions { history: Some(KEPT), ..server.options(None) };
+    let published = publish(&options, &mut Pieces(vec![lines]));
+    let words = |command: Vec<Vec<u8>>| {
+        let words = command[..2].iter().map(|word| String::from_utf8_lossy(word).into_owned());
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let commands = server.commands().into_iter().map(words).collect();
+    (published.map_err(|error| error.to_string()), commands)
+}
+
+#[test]
+fn events_go_to_history_by_the_function() {
+    let answers = &["$3\r\n5-1\r\n", "$3\r\n5-2\r\n", "$3\r\n5-3\r\n"];
+    let (published, commands) = publish_to_history(answers, b"a\nb\nc\n");
+    let last_id = EventId::parse(b"5-3");
+    assert_eq!(published, Ok(Published { events: 3, receivers: 0, last_id }));
+    assert_eq!(commands, ["FCALL corecast_publish"; 3]);
+}
+
+#[test]
+fn a_missing_function_is_loaded() {
+    let answers = &["-ERR Function not found\r\n", "$8\r\ncorecast\r\n", "$3\r\n5-1\r\n"];
+    let (published, commands) = publish_to_history(answers, b"a");
+    assert_eq!(published.unwrap().events, 1);
+    let call = "FCALL corecast_publish";
+    assert_eq!(commands, [call, "FUNCTION LOAD", call]);
+}
+
+#[test]
+fn where_there_are_no_functions_there_is_a_script() {
+    for refusals in [
+        &["-ERR unknown command 'FCALL', with args beginning with: \r\n"][..],
+        &["-NOPERM this user has no permissions to run the 'fcall' command\r\n"],
+        &["-ERR Function not found\r\n", "-NOPERM no permissions to run 'function|load'\r\n"],
+    ] {
+        let rest = ["$3\r\nabc\r\n", "$3\r\n5-1\r\n", "$3\r\n5-2\r\n"];
+        let answers = [refusals, &rest].concat().leak();
+        let (published, commands) = publish_to_history(answers, b"a\nb");
+        assert_eq!(published.unwrap().events, 2);
+        assert_eq!(commands[refusals.len()..], ["SCRIPT LOAD", "EVALSHA abc", "EVALSHA abc"]);
+    }
+}
+
+#[test]
+fn what_a_server_says_against_history_is_told() {
+    let (published, _) = publish_to_history(&["-OOM command not allowed\r\n"], b"a");
+    assert!(published.unwrap_err().ends_with(" refused: OOM command not allowed"));
+    let answers = &["-NOPERM function\r\n", "-NOPERM script\r\n"];
+    let (published, _) = publish_to_history(answers, b"a");
+    let error = published.unwrap_err();
+    let expected = "lets this user neither load the function that keeps events (NOPERM function) \
+                    nor run its script (NOPERM script): let another user load it, by ";
+    assert!(error.contains(expected), "{error}");
+    let (published, _) = publish_to_history(&["$3\r\n5-1\r\n", "-OOM no\r\n"], b"a\nb\n");
+    assert!(published.unwrap_err().ends_with(" refused: OOM no (1 event published before)"));
+    for nonsense in [&["$3\r\nabc\r\n"], &["$4\r\n5-1\r\n"], &["$-1\r\n5-1\r\n"]] {
+        let (published, _) = publish_to_history(nonsense, b"a");
+        assert!(published.unwrap_err().ends_with("does not speak the Redis protocol"));
+    }
+}
+
+#[test]
+fn a_type_alone_is_an_argument_of_its_own() {
+    let retry = Some(Duration::from_secs(1));
+    let event = || Some("state".to_owned());
+    let plain = EventFields::default;
+    let cases: [(EventFields, &[&[u8]]); 4] = [
+        (EventFields { event: event(), ..plain() }, &[b"x", b"state"]),
+        (plain(), &[b"x"]),
+        (EventFields { retry, ..plain() }, &[b"\0{\"data\": \"x\", \"retry\": 1000}"]),
+        (
+            EventFields { event: event(), retry, ..plain() },
+            &[b"\0{\"data\": \"x\", \"event\": \"state\", \"retry\": 1000}"],
+        ),
+    ];
+    for (event_fields, expected) in cases {
+        let server = Server::answering(&["$3\r\n5-1\r\n"]);
+        let options = server.options(Some(b"x"));
+        let options = PublishOptions { event_fields, history: Some(KEPT), ..options };
+        publish(&options, &mut no_input()).unwrap();
+        let commands = server.commands();
+        let arguments: Vec<&[u8]> = commands[0].iter().map(Vec::as_slice).collect();
+        let head: [&[u8]; 8] = [
+            b"FCALL",
+            b"corecast_publish",
+            b"2",
+            b"corecast:{news}",
+            b"corecast:clock",
+            b"news",
+            b"7",
+            b"600",
+        ];
+        assert_eq!(arguments, [&head, expected].concat());
+    }
 }
