@@ -7,6 +7,10 @@ use memchr::memchr2;
 
 use super::{json, utf8};
 
+/// The last event ID that a stream begins with where events are not kept: it proves nothing but
+/// that the client was here before.
+pub const FIRST_EVENT_ID: &[u8] = b"live";
+
 /// A comment and an empty line: keeps a silent stream alive, dispatches nothing.
 pub const HEARTBEAT: &[u8] = b":\n\n";
 

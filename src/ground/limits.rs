@@ -104,6 +104,32 @@ pub const BROKER_UNWRITTEN_BYTES_MAX: usize = 1024 * 1024;
 /// Clients of the embedded broker.
 pub const BROKER_CLIENTS_MAX: usize = 10_000;
 
+/// Entries of the first page of a channel's history; pages double from there, while they are small,
+pub const HISTORY_PAGE_EVENTS_MIN: usize = 16;
+
+/// to this.
+pub const HISTORY_PAGE_EVENTS_MAX: usize = 256;
+
+/// Pages of history asked for at a time: what Redis has to send on a link counts as unread output
+/// of a subscriber, which it bounds (client-output-buffer-limit).
+pub const HISTORY_READS_MAX: usize = 4;
+
+/// Bytes of recent events that a worker keeps for streams that come back …
+pub const HISTORY_CACHE_BYTES: usize = 16 * 1024 * 1024;
+
+/// … and what those that wait for events of long ago may add.
+pub const HISTORY_CACHE_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Bytes of one write of events to a stream that comes back; the rest follows when they have left.
+pub const CATCH_UP_WRITE_BYTES_MAX: usize = 32 * 1024;
+
+/// Events that a stream may ask for by `?last=`.
+pub const LAST_EVENTS_MAX: usize = 1000;
+
+/// How often a worker asks Redis how far its history has come, so that the ids of heartbeats
+/// follow.
+pub const CLOCK_READ_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Descriptors of a table that are not client sockets: runtime, links, listeners, spare.
 pub const DESCRIPTORS_RESERVED: usize = 128;
 
@@ -120,5 +146,8 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 
 const _: () = assert!(LINK_RETRY_MIN.as_millis() < LINK_RETRY_MAX.as_millis());
 const _: () = assert!(COALESCED_WRITE_BYTES_MAX <= SEND_BUFFER_BYTES);
+const _: () = assert!(HISTORY_PAGE_EVENTS_MIN <= HISTORY_PAGE_EVENTS_MAX);
+const _: () = assert!(HISTORY_CACHE_BYTES <= HISTORY_CACHE_BYTES_MAX);
+const _: () = assert!(CATCH_UP_WRITE_BYTES_MAX <= SEND_BUFFER_BYTES);
 const _: () = assert!(OPEN_WAIT.as_millis() >= TICK.as_millis());
 const _: () = assert!(BROKER_UNWRITTEN_BYTES_MAX < BROKER_OUTPUT_BYTES_MAX);

@@ -10,6 +10,7 @@ use crate::bytes::event_stream::ResetReason;
 use crate::ground::ids::{ChannelId, MultiId};
 use crate::state::deadlines::Tick;
 use crate::state::pages::Pages;
+use crate::state::recent::Recent;
 use crate::state::sockets::Subscriber;
 
 /// One channel. About 100 bytes, its name, and 8 bytes for each stream.
@@ -23,6 +24,8 @@ pub struct Channel {
     pub members: Vec<MultiId>,
     /// Only while events are on their way out.
     pub traffic: Option<Box<Traffic>>,
+    /// Only where events are kept (`--history`).
+    pub recent: Option<Box<Recent>>,
     /// Streams and openings that need the subscription.
     pub users: u32,
     /// When the last event left for the streams of this channel alone.
@@ -40,6 +43,8 @@ pub enum Subscription {
     Idle,
     /// Asked for, or about to be, and not acknowledged.
     Asked,
+    /// Refused by Redis; it is asked again after a while.
+    Refused,
     Standing,
 }
 
@@ -212,6 +217,6 @@ mod tests {
 
     #[test]
     fn an_idle_channel_stays_small() {
-        assert!(size_of::<Channel>() <= 104, "{}", size_of::<Channel>());
+        assert!(size_of::<Channel>() <= 112, "{}", size_of::<Channel>());
     }
 }

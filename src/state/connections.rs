@@ -6,6 +6,7 @@ use crate::ground::ids::{ChannelId, ConnectionId};
 use crate::state::backlog::Backlog;
 use crate::state::counters::CloseReason;
 use crate::state::pages::Pages;
+use crate::state::streams::CatchUp;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum State {
     Head,
     /// A stream whose subscriptions are not acknowledged yet.
     Opening,
+    /// A stream that is told what it missed before it joins its channels.
+    CatchingUp,
     /// A stream of one channel; `home` is the channel, `position` the place in its list.
     One,
     /// A stream of several channels; `home` is its entry among them.
@@ -48,6 +51,7 @@ pub enum Rare {
     /// Bytes of an incomplete request.
     Head(HeadBuffer),
     Opening(Box<Opening>),
+    CatchUp(Box<CatchUp>),
     Backlog(Backlog),
 }
 
@@ -149,6 +153,7 @@ impl Connections {
     pub fn backlog_mut(&mut self, slot: u32) -> Option<&mut Backlog> {
         match self.rare_mut(slot)? {
             Rare::Backlog(backlog) => Some(backlog),
+            Rare::CatchUp(catch_up) => catch_up.unsent.as_mut(),
             _ => None,
         }
     }
@@ -156,13 +161,25 @@ impl Connections {
     #[must_use]
     pub fn has_backlog(&self, slot: u32) -> bool {
         let rare = self.entries.get(slot).map_or(NONE, |entry| entry.rare);
-        matches!(self.rares.get(rare), Some(Rare::Backlog(_)))
+        match self.rares.get(rare) {
+            Some(Rare::Backlog(_)) => true,
+            Some(Rare::CatchUp(catch_up)) => catch_up.unsent.is_some(),
+            _ => false,
+        }
     }
 
     pub fn opening_mut(&mut self, id: ConnectionId) -> Option<&mut Opening> {
         self.get(id)?;
         match self.rare_mut(id.slot)? {
             Rare::Opening(opening) => Some(opening),
+            _ => None,
+        }
+    }
+
+    pub fn catch_up_mut(&mut self, id: ConnectionId) -> Option<&mut CatchUp> {
+        self.get(id)?;
+        match self.rare_mut(id.slot)? {
+            Rare::CatchUp(catch_up) => Some(catch_up),
             _ => None,
         }
     }

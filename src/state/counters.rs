@@ -100,6 +100,20 @@ pub struct Counters {
     pub overload: Counter,
     /// `stream-reset` events, once per channel.
     pub resets: Counter,
+    /// Events that did not arrive on a link that seemed to stand.
+    pub gaps: Counter,
+    /// Events that were passed on after a lost link.
+    pub repaired: Counter,
+    /// Events without history on channels whose events are kept.
+    pub plain: Counter,
+    /// Pages of history read from Redis.
+    pub history_reads: Counter,
+    /// Streams that came back and missed nothing that memory did not have.
+    pub resumed_from_memory: Counter,
+    /// Streams that came back and got what they missed from Redis.
+    pub resumed_from_redis: Counter,
+    /// Streams that came back and were told that they may have missed something.
+    pub resumed_with_reset: Counter,
     /// Times that the kernel had no descriptor or memory for a connection.
     pub accept_failures: Counter,
     /// Gauge: 1 while the link to Redis is up and all its subscriptions stand.

@@ -7,5 +7,6 @@ pub mod connections;
 pub mod counters;
 pub mod deadlines;
 pub mod pages;
+pub mod recent;
 pub mod sockets;
 pub mod streams;

@@ -77,7 +77,12 @@ impl Core {
             linger_ticks: ticks(CHANNEL_LINGER),
             coalesce_ms: u64::try_from(config.coalesce.as_millis()).unwrap_or(u64::MAX),
         };
-        let mut streams = Streams::new(limits, &config.strip_prefix, Arc::clone(&setup.counters));
+        let mut streams = Streams::new(
+            limits,
+            &config.strip_prefix,
+            Default::default(),
+            Arc::clone(&setup.counters),
+        );
         for channel in &config.subscribe_ahead {
             streams.hold(channel);
         }

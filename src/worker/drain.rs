@@ -75,7 +75,7 @@ impl Drain {
                 continue;
             }
             match state {
-                State::One | State::Many | State::Opening => core.dismiss(id),
+                State::One | State::Many | State::Opening | State::CatchingUp => core.dismiss(id),
                 State::Head => core.close(id, CloseReason::Drained),
                 // Has its answer, and a deadline of its own.
                 State::Lingering(_) if !is_last => continue,

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::bytes::event_stream::{self, ResetReason};
+use crate::bytes::event_stream;
+use crate::bytes::history::EventId;
 use crate::bytes::http::{
     Cors, Method, Parsed, RequestHead, ShortAnswer, Status, parse_head, preflight, short_answer,
     stream_head,
@@ -12,12 +13,10 @@ use crate::ground::ids::ConnectionId;
 use crate::state::connections::{HeadBuffer, State};
 use crate::state::counters::CloseReason;
 use crate::state::sockets::Sockets;
+use crate::state::streams::Start;
 use crate::sys::{raw, socket};
 
 use super::core::{ANSWERS_PER_TURN_MAX, Core};
-
-/// The last event ID that every stream begins with: it proves that the client was here before.
-const FIRST_EVENT_ID: &[u8] = b"live";
 
 /// How much longer than usual a client is told to stay away when there is no room for it.
 const CAPACITY_RETRY_FACTOR: f64 = 5.0;
@@ -133,18 +132,16 @@ impl Core {
             return self.answer(id, &bytes, Some(CloseReason::Capacity));
         }
         event_stream::encode_retry(self.jittered_retry_ms(1.0), &mut bytes);
-        event_stream::encode_id(FIRST_EVENT_ID, &mut bytes);
-        bytes.push(b'\n');
-        if head.last_event_id.is_some() || request.last_event_id.is_some() {
-            let names: Vec<&[u8]> = request.channels.iter().map(Vec::as_slice).collect();
-            event_stream::encode_reset(ResetReason::NoHistory, &names, &mut bytes);
-            self.counters.resets.add(1);
-        }
+        let start = match (head.last_event_id.or(request.last_event_id.as_deref()), request.last) {
+            (Some(id), _) => EventId::parse(id).map_or(Start::Unknown, Start::After),
+            (None, Some(count)) => Start::Last(count),
+            (None, None) => Start::Now,
+        };
         let prefix = &self.config.strip_prefix;
         let names: Vec<Vec<u8>> =
             request.channels.iter().map(|name| [prefix, name.as_slice()].concat()).collect();
         let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
-        if self.streams.request(id, &names, bytes, &mut self.sockets) {
+        if self.streams.request(id, &names, start, bytes, &mut self.sockets) {
             self.openings.push(self.now, id);
         }
     }

@@ -8,8 +8,10 @@
 //! The sweep also offers unsent bytes again, which the kernel may have refused without promise.
 
 use super::Streams;
-use crate::bytes::event_stream::HEARTBEAT;
+use crate::bytes::event_stream::{self, HEARTBEAT};
+use crate::bytes::history::EventId;
 use crate::ground::ids::ChannelId;
+use crate::state::channels::Subscription;
 use crate::state::connections::State;
 use crate::state::sockets::Sockets;
 
@@ -49,20 +51,22 @@ impl Streams {
     /// True if something was sent, or offered.
     fn visit(&mut self, slot: u32, sockets: &mut impl Sockets) -> bool {
         let Some((id, connection)) = self.connections.in_slot(slot) else { return false };
-        let sent_at = match connection.state {
-            State::One => self.channels.get(ChannelId(connection.home)).map(|c| c.sent_at),
-            State::Many => self.lane.streams.get(connection.home).map(|multi| multi.sent_at),
+        let (state, home, beat) = (connection.state, connection.home, connection.beat);
+        let silence = match state {
+            State::One => self.channels.get(ChannelId(home)).map(|c| self.now.since(c.sent_at)),
+            State::Many => self.lane.streams.get(home).map(|multi| self.now.since(multi.sent_at)),
+            State::CatchingUp => self.connections.catch_up_mut(id).and_then(|c| c.silence()),
             State::Vacant | State::Head | State::Opening | State::Lingering(_) => None,
         };
-        let Some(sent_at) = sent_at else { return false };
+        let Some(silence) = silence else { return false };
         if self.connections.has_backlog(slot) {
             // A kernel that was short of memory for sockets (tcp(7), tcp_mem) refuses bytes without
             // telling when it takes them again.
             self.flush(id, sockets);
             return true;
         }
-        let silent = self.now.since(sent_at) >= self.limits.heartbeat_ticks / 2;
-        let due = silent && !connection.beat && self.limits.heartbeat_ticks > 0;
+        let silent = silence >= self.limits.heartbeat_ticks / 2;
+        let due = silent && !beat && self.limits.heartbeat_ticks > 0;
         if let Some(connection) = self.connections.get_mut(id) {
             connection.beat = due;
         }
@@ -70,7 +74,41 @@ impl Streams {
             return false;
         }
         self.counters.heartbeats.add(1);
-        self.send_own(id, HEARTBEAT, sockets);
+        match self.proven_position(state, home) {
+            Some(position) => {
+                let mut bytes = b":\n".to_vec();
+                event_stream::encode_id(position.to_string().as_bytes(), &mut bytes);
+                bytes.push(b'\n');
+                self.send_own(id, &bytes, sockets);
+            }
+            None => self.send_own(id, HEARTBEAT, sockets),
+        }
         true
+    }
+
+    /// The id up to which a stream has all events that are kept, if nothing is on its way to it.
+    fn proven_position(&self, state: State, home: u32) -> Option<EventId> {
+        let is_proven = |id: ChannelId| {
+            let channel = self.channels.get(id);
+            channel.is_some_and(|c| c.recent.is_none() || c.subscription == Subscription::Standing)
+        };
+        if self.history.channels == 0 || !self.history.is_current() {
+            return None;
+        }
+        let is_proven = match state {
+            State::One => {
+                let id = ChannelId(home);
+                let is_idle = self.channels.get(id).is_some_and(|c| c.traffic.is_none());
+                is_idle && self.is_kept(id) && is_proven(id)
+            }
+            State::Many => {
+                let mut channels = self.lane.channels_of(home);
+                !self.lane.is_busy()
+                    && channels.clone().any(|id| self.is_kept(id))
+                    && channels.all(is_proven)
+            }
+            _ => false,
+        };
+        self.history.position.filter(|_| is_proven)
     }
 }

@@ -102,6 +102,17 @@ impl Lane {
         self.arrivals.push_front(Arrival { number: dropped.number, channel, bytes, kind });
     }
 
+    /// The channels of a stream.
+    pub(super) fn channels_of(&self, multi: u32) -> impl Iterator<Item = ChannelId> + Clone {
+        let seats = self.streams.get(multi).map_or(&[][..], |multi| &multi.seats);
+        seats.iter().map(|seat| seat.channel)
+    }
+
+    /// Whether something is on its way to streams of several channels.
+    pub(super) fn is_busy(&self) -> bool {
+        self.queued || self.pass.is_some() || !self.arrivals.is_empty()
+    }
+
     /// Takes the next range of arrivals, up to the size of one write, for a pass.
     fn begin_pass(&mut self) -> bool {
         let mut range = Vec::new();
@@ -156,8 +167,8 @@ impl LanePass {
         }
     }
 
-    /// The events of the range for a stream, in order of arrival. Resets for one reason become one
-    /// that names all their channels, in the place of the last.
+    /// The events of the range for a stream, in order of arrival. Resets for one reason with nothing
+    /// but resets between them become one that names all their channels.
     fn pieces<'a>(
         &self,
         multi: &Multi,
@@ -181,11 +192,15 @@ impl LanePass {
                 pieces.push((Rc::clone(&arrival.bytes), 0));
                 continue;
             };
-            let later = mine.get(place + 1..).unwrap_or_default();
-            if later.iter().any(|other| other.kind == arrival.kind) {
+            let is_reset = |other: &&&Arrival| matches!(other.kind, Kind::Reset(_));
+            let (before, from) = mine.split_at_checked(place).unwrap_or_default();
+            let later = from.iter().skip(1).take_while(is_reset);
+            if later.clone().any(|other| other.kind == arrival.kind) {
                 continue;
             }
-            pieces.push((merged_reset(reason, &mine, names), 0));
+            let run = before.iter().rev().take_while(is_reset).count();
+            let run = mine.get(place - run..=place).unwrap_or_default();
+            pieces.push((merged_reset(reason, run, names), 0));
         }
         pieces
     }

@@ -2,10 +2,13 @@
 //!
 //! This file holds the life of a connection; [`subscriptions`] what Redis is asked for, [`fanout`]
 //! the way of an event to the streams of one channel, [`many`] to streams of several, [`intake`]
-//! the bound on what waits, [`heartbeat`] the comments on silent streams.
+//! the bound on what waits, [`heartbeat`] the comments on silent streams, [`history`] what is kept,
+//! [`catch_up`] the way of a stream that comes back.
 
+mod catch_up;
 mod fanout;
 mod heartbeat;
+mod history;
 mod intake;
 mod many;
 mod subscriptions;
@@ -17,6 +20,8 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::bytes::event_stream::{self, ResetReason};
+use crate::ground::config::HistoryRules;
 use crate::ground::ids::{ChannelId, ConnectionId};
 use crate::state::backlog::Backlog;
 use crate::state::channels::{Channels, Subscription};
@@ -24,6 +29,9 @@ use crate::state::connections::{Connection, Connections, HeadBuffer, Opening, Ra
 use crate::state::counters::{CloseReason, Counters};
 use crate::state::deadlines::{Deadlines, Tick};
 use crate::state::sockets::{Broken, Cold, Outcome, Sockets, Subscriber};
+pub use catch_up::{CatchUp, Start};
+use history::History;
+pub use history::PageRead;
 use many::Lane;
 
 /// The bounds that streams obey; each an option of the command line.
@@ -61,6 +69,7 @@ pub struct Streams {
     refused: Deadlines<ChannelId>,
     lingering: Deadlines<ChannelId>,
     link: LinkState,
+    history: History,
     /// Bytes taken in and not yet fanned out; an event that waits both for single streams and for
     /// streams of several channels counts twice.
     intake_bytes: usize,
@@ -98,7 +107,12 @@ const REFUSED_TICKS: u32 = 20;
 
 impl Streams {
     #[must_use]
-    pub fn new(limits: StreamLimits, strip_prefix: &[u8], counters: Arc<Counters>) -> Self {
+    pub fn new(
+        limits: StreamLimits,
+        strip_prefix: &[u8],
+        history: HistoryRules,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
             limits,
             counters,
@@ -114,6 +128,7 @@ impl Streams {
             refused: Deadlines::new(REFUSED_TICKS),
             lingering: Deadlines::new(limits.linger_ticks),
             link: LinkState::Coming,
+            history: History::new(history),
             intake_bytes: 0,
             trimmed_bytes: 0,
             now: Tick::default(),
@@ -217,21 +232,32 @@ impl Streams {
     }
 
     /// Makes the connection a stream of `channels`, which are not empty and not repeated. `answer`,
-    /// the response head and first bytes, leaves as soon as all subscriptions stand; at once if the
-    /// link is down.
+    /// the response head and first fields, leaves as soon as all subscriptions stand; at once if the
+    /// link is down. The first id follows it.
     ///
     /// True if the stream has to wait, so that the caller sets its deadline.
     pub fn request(
         &mut self,
         id: ConnectionId,
         channels: &[&[u8]],
-        answer: Vec<u8>,
+        start: Start,
+        mut answer: Vec<u8>,
         sockets: &mut impl Sockets,
     ) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return false };
         debug_assert_eq!(connection.state, State::Head);
         connection.state = State::Opening;
         let channels: Vec<_> = channels.iter().map(|name| self.hold(name)).collect();
+        if channels.iter().any(|channel| self.is_kept(*channel)) {
+            return self.begin_catch_up(id, channels, start, answer, sockets);
+        }
+        event_stream::encode_id(event_stream::FIRST_EVENT_ID, &mut answer);
+        answer.push(b'\n');
+        if matches!(start, Start::After(_) | Start::Unknown) {
+            let names: Vec<&[u8]> = channels.iter().map(|id| self.public_name(*id)).collect();
+            event_stream::encode_reset(ResetReason::NoHistory, &names, &mut answer);
+            self.counters.resets.add(1);
+        }
         let standing = |id: &ChannelId| {
             self.channels.get(*id).is_some_and(|c| c.subscription == Subscription::Standing)
         };
@@ -250,10 +276,12 @@ impl Streams {
     }
 
     /// Opens a stream that waited, whether its subscriptions stand or not: those that do not yet
-    /// will bring a `stream-reset`.
+    /// will bring a `stream-reset`, or what was missed.
     pub fn open(&mut self, id: ConnectionId, sockets: &mut impl Sockets) {
-        if self.connections.get(id).is_none_or(|c| c.state != State::Opening) {
-            return;
+        match self.connections.get(id).map(|c| c.state) {
+            Some(State::Opening) => {}
+            Some(State::CatchingUp) => return self.open_early(id, sockets),
+            _ => return,
         }
         let Rare::Opening(opening) = self.connections.take_rare(id.slot) else { return };
         let Opening { channels, answer, .. } = *opening;
@@ -294,7 +322,7 @@ impl Streams {
                 Ok(sent) => {
                     backlog.advance(sent);
                     if backlog.is_empty() {
-                        return self.end_backlog(id.slot);
+                        return self.end_backlog(id);
                     }
                     if sent < offered {
                         return;
@@ -314,10 +342,13 @@ impl Streams {
         match state {
             State::One => self.leave_one(ChannelId(home), position as usize),
             State::Many => self.leave_many(home),
-            State::Opening => {
-                if let Rare::Opening(opening) = self.connections.take_rare(id.slot) {
-                    opening.channels.iter().for_each(|channel| self.release(*channel));
-                }
+            State::Opening | State::CatchingUp => {
+                let channels = match self.connections.take_rare(id.slot) {
+                    Rare::Opening(opening) => opening.channels,
+                    Rare::CatchUp(catch_up) => catch_up.channels,
+                    _ => Vec::new(),
+                };
+                channels.into_iter().for_each(|channel| self.release(channel));
             }
             State::Vacant | State::Head | State::Lingering(_) => {}
         }
@@ -339,7 +370,10 @@ impl Streams {
         while used < budget
             && let Some(id) = self.ready.pop_front()
         {
-            self.open(id, sockets);
+            match self.connections.get(id).map(|c| c.state) {
+                Some(State::CatchingUp) => self.catch_up(id, sockets),
+                _ => self.open(id, sockets),
+            }
             used += 1;
         }
         while let Some((due, turn)) = self.merging.front().copied()
@@ -408,15 +442,25 @@ impl Streams {
 
     /// Queues what a stream's socket did not take, and lets the fan-out loop pass the stream by.
     fn begin_backlog(&mut self, id: ConnectionId, backlog: Backlog, sockets: &mut impl Sockets) {
-        self.connections.set_rare(id.slot, Rare::Backlog(backlog));
-        self.mark_rare(id.slot, true);
+        match self.connections.catch_up_mut(id) {
+            Some(catch_up) => catch_up.unsent = Some(backlog),
+            None => {
+                self.connections.set_rare(id.slot, Rare::Backlog(backlog));
+                self.mark_rare(id.slot, true);
+            }
+        }
         // The kernel may have made room between the short send and now, and have said so already.
         self.flush(id, sockets);
     }
 
-    fn end_backlog(&mut self, slot: u32) {
-        self.connections.take_rare(slot);
-        self.mark_rare(slot, false);
+    fn end_backlog(&mut self, id: ConnectionId) {
+        if let Some(catch_up) = self.connections.catch_up_mut(id) {
+            catch_up.unsent = None;
+            self.ready.push_back(id);
+            return;
+        }
+        self.connections.take_rare(id.slot);
+        self.mark_rare(id.slot, false);
     }
 
     fn mark_rare(&mut self, slot: u32, rare: bool) {

@@ -2,8 +2,9 @@
 
 use super::{LinkState, REFUSED_TICKS, Streams, shrink};
 use crate::bytes::event_stream::ResetReason;
-use crate::ground::ids::ChannelId;
+use crate::ground::ids::{ChannelId, ConnectionId};
 use crate::state::channels::Subscription;
+use crate::state::connections::State;
 use crate::state::deadlines::Deadlines;
 
 impl Streams {
@@ -11,6 +12,10 @@ impl Streams {
     pub fn hold(&mut self, name: &[u8]) -> ChannelId {
         let id = self.channels.find_or_insert(name, self.now);
         if let Some(channel) = self.channels.get_mut(id) {
+            if channel.users == 0 && channel.recent.is_none() && self.history.keeps(name) {
+                channel.recent = Some(Box::default());
+                self.history.channels += 1;
+            }
             channel.users += 1;
             if channel.subscription == Subscription::Idle && self.link == LinkState::Up {
                 channel.subscription = Subscription::Asked;
@@ -67,20 +72,40 @@ impl Streams {
         self.channels.get(id).is_some_and(super::super::channels::Channel::has_streams)
     }
 
-    /// Redis acknowledged the subscription: streams that waited for it open in the next slice, and
-    /// those that were already open learn that they may have missed something.
+    /// Redis acknowledged the subscription. Where events are kept, it stands once Redis has also
+    /// told how far they have come.
     pub fn acknowledge(&mut self, id: ChannelId) {
+        if self.is_kept(id) {
+            self.await_clock(id);
+        } else {
+            self.stand(id);
+        }
+    }
+
+    /// Whether a channel's subscription stands only once Redis has told its newest id.
+    #[must_use]
+    pub fn needs_clock(&self, channels: &[ChannelId]) -> bool {
+        self.history.channels > 0 && channels.iter().any(|id| self.is_kept(*id))
+    }
+
+    /// The subscription stands: streams that waited for it open in the next slice, and
+    /// those that were already open learn that they may have missed something.
+    pub(super) fn stand(&mut self, id: ChannelId) {
         let Some(channel) = self.channels.get_mut(id) else { return };
         if channel.subscription != Subscription::Asked {
             return;
         }
         channel.subscription = Subscription::Standing;
         self.counters.subscriptions.add(1);
-        if channel.has_streams() {
+        // What was missed of kept events is made up for.
+        if channel.has_streams() && (channel.recent.is_none() || self.history.repair.is_none()) {
             self.reset(id, ResetReason::LinkLost);
         }
         for waiter in self.waiters.remove(&id).unwrap_or_default() {
-            let Some(opening) = self.connections.opening_mut(waiter) else { continue };
+            let Some(opening) = self.connections.opening_mut(waiter) else {
+                self.ready.push_back(waiter);
+                continue;
+            };
             opening.missing = opening.missing.saturating_sub(1);
             if opening.missing == 0 {
                 self.ready.push_back(waiter);
@@ -91,13 +116,24 @@ impl Streams {
     /// Redis refused the subscription; it is asked again after a while. Who waited for it opens
     /// before that, by its deadline.
     pub fn refuse(&mut self, id: ChannelId) {
-        self.waiters.remove(&id);
+        // Who waits for it alone opens by its deadline; who waits for history does without.
+        let waiters = self.waiters.remove(&id).unwrap_or_default();
+        let connections = &self.connections;
+        let catches_up = |waiter: &ConnectionId| {
+            connections.get(*waiter).is_some_and(|c| c.state == State::CatchingUp)
+        };
+        self.ready.extend(waiters.into_iter().filter(catches_up));
+        if let Some(channel) = self.channels.get_mut(id) {
+            channel.subscription = Subscription::Refused;
+        }
+        self.wake_waiters(id);
         self.refused.push(self.now, id);
     }
 
     /// The link speaks: everything that is needed is asked for.
     pub fn link_up(&mut self) {
         self.link = LinkState::Up;
+        self.history.begin();
         self.ask.clear();
         // The oldest first, and so those of `--subscribe-ahead` before all others: events for a
         // channel come by way of them, so it does not stand before they do.
@@ -124,6 +160,7 @@ impl Streams {
                 channel.subscription = Subscription::Idle;
             }
         }
+        self.lose_history();
         self.ready.extend(std::mem::take(&mut self.waiters).into_values().flatten());
     }
 
@@ -133,10 +170,11 @@ impl Streams {
         while let Some((_, id)) = self.refused.pop_due(self.now) {
             let Some(channel) = self.channels.get_mut(id) else { continue };
             // The channel may have come to stand, or the link have gone, since then.
-            if channel.subscription != Subscription::Asked || self.link != LinkState::Up {
+            if channel.subscription != Subscription::Refused || self.link != LinkState::Up {
                 continue;
             }
             if channel.users > 0 {
+                channel.subscription = Subscription::Asked;
                 self.ask.push_back(id);
             } else {
                 // Nobody waits for an answer any more: the channel may lapse.
@@ -149,22 +187,23 @@ impl Streams {
             if channel.users > 0 || channel.linger_until != deadline || channel.name().is_empty() {
                 continue;
             }
-            match channel.subscription {
-                // An acknowledgement or a refusal is still to come; it must find its channel.
-                Subscription::Asked => {
-                    let again = self.lingering.push(self.now, id);
-                    if let Some(channel) = self.channels.get_mut(id) {
-                        channel.linger_until = again;
-                    }
-                    continue;
+            let is_read = channel.recent.as_ref().is_some_and(|recent| recent.is_read());
+            let is_asked =
+                matches!(channel.subscription, Subscription::Asked | Subscription::Refused);
+            if is_asked || is_read {
+                // An answer is still to come; it must find its channel.
+                let again = self.lingering.push(self.now, id);
+                if let Some(channel) = self.channels.get_mut(id) {
+                    channel.linger_until = again;
                 }
-                Subscription::Standing => {
-                    names.push(channel.name().to_vec());
-                    self.counters.subscriptions.subtract(1);
-                }
-                Subscription::Idle => {}
+                continue;
+            }
+            if channel.subscription == Subscription::Standing {
+                names.push(channel.name().to_vec());
+                self.counters.subscriptions.subtract(1);
             }
             self.forget_traffic(id);
+            self.forget_recent(id);
             self.channels.remove(id);
         }
         if self.waiters.is_empty() {

@@ -8,6 +8,9 @@ use super::*;
 use crate::bytes::event_stream::{HEARTBEAT, ResetReason};
 use crate::state::sockets::memory::MemorySockets;
 
+/// What a stream begins with.
+const HEAD: &str = "head\nid: live\n\n";
+
 const LIMITS: StreamLimits = StreamLimits {
     max_pending_bytes: 1 << 20,
     max_intake_bytes: 1 << 20,
@@ -26,7 +29,7 @@ struct World {
 
 impl World {
     fn new(limits: StreamLimits) -> Self {
-        let mut streams = Streams::new(limits, b"", Arc::default());
+        let mut streams = Streams::new(limits, b"", HistoryRules::default(), Arc::default());
         streams.link_up();
         let sockets = MemorySockets::default();
         Self { streams, sockets, next_fd: 10, expected: HashMap::new() }
@@ -38,8 +41,8 @@ impl World {
         let id = self.streams.add(fd);
         let names: Vec<String> = channels.iter().map(|n| format!("c{n}")).collect();
         let names: Vec<&[u8]> = names.iter().map(|n| n.as_bytes()).collect();
-        self.streams.request(id, &names, b"head\n".to_vec(), &mut self.sockets);
-        self.expected.insert(id, (fd, channels.to_vec(), "head\n".to_owned()));
+        self.streams.request(id, &names, Start::Now, b"head\n".to_vec(), &mut self.sockets);
+        self.expected.insert(id, (fd, channels.to_vec(), HEAD.to_owned()));
         id
     }
 
@@ -163,7 +166,7 @@ fn a_stream_waits_for_all_its_subscriptions() {
     assert_eq!(world.text(id), "");
     world.streams.acknowledge(asked[0]);
     world.streams.slice(9, &mut world.sockets);
-    assert_eq!(world.text(id), "head\n");
+    assert_eq!(world.text(id), HEAD);
 }
 
 #[test]
@@ -172,11 +175,11 @@ fn a_stream_opened_without_its_subscription_is_reset_once_it_stands() {
     let early = world.request(&[0]);
     world.streams.open(early, &mut world.sockets);
     let patient = world.request(&[0]);
-    assert_eq!(world.text(early), "head\n");
+    assert_eq!(world.text(early), HEAD);
     world.acknowledge_all();
     world.settle();
     assert!(world.text(early).contains(r#""reason": "link-lost""#), "{}", world.text(early));
-    assert_eq!(world.text(patient), "head\n");
+    assert_eq!(world.text(patient), HEAD);
 }
 
 #[test]
@@ -187,9 +190,9 @@ fn a_lost_link_resets_every_stream_once_and_names_all_its_channels() {
     world.streams.link_down();
     world.open_ready();
     let during = world.request(&[1]);
-    assert_eq!(world.text(during), "head\n", "with the link down a stream opens at once");
+    assert_eq!(world.text(during), HEAD, "with the link down a stream opens at once");
     world.settle();
-    assert_eq!(world.text(one), "head\n", "not before the subscription stands again");
+    assert_eq!(world.text(one), HEAD, "not before the subscription stands again");
     world.streams.link_up();
     world.acknowledge_all();
     world.publish(0, "after");
@@ -207,19 +210,19 @@ fn a_lost_link_resets_every_stream_once_and_names_all_its_channels() {
 #[test]
 fn streams_of_the_first_moment_wait_for_the_link() {
     let mut world = World::new(LIMITS);
-    world.streams = Streams::new(LIMITS, b"", Arc::default());
+    world.streams = Streams::new(LIMITS, b"", HistoryRules::default(), Arc::default());
     let id = world.request(&[0]);
     assert_eq!(world.text(id), "");
     world.streams.link_up();
     world.acknowledge_all();
     world.settle();
-    assert_eq!(world.text(id), "head\n", "and nothing was missed, so no reset");
+    assert_eq!(world.text(id), HEAD, "and nothing was missed, so no reset");
 
-    world.streams = Streams::new(LIMITS, b"", Arc::default());
+    world.streams = Streams::new(LIMITS, b"", HistoryRules::default(), Arc::default());
     let id = world.request(&[0]);
     world.streams.link_down();
     world.open_ready();
-    assert_eq!(world.text(id), "head\n", "the first attempt has failed");
+    assert_eq!(world.text(id), HEAD, "the first attempt has failed");
 }
 
 #[test]
@@ -228,7 +231,7 @@ fn waiting_streams_open_when_the_link_is_lost() {
     let id = world.request(&[0, 1]);
     world.streams.link_down();
     world.open_ready();
-    assert_eq!(world.text(id), "head\n");
+    assert_eq!(world.text(id), HEAD);
 }
 
 #[test]
@@ -240,7 +243,7 @@ fn an_unused_channel_is_unsubscribed_after_a_while_unless_somebody_comes_back() 
     world.streams.set_time(Tick(9), 0);
     assert_eq!(world.streams.lapsed(), Vec::<Vec<u8>>::new());
     let back = world.open(&[1]);
-    assert_eq!(world.text(back), "head\n", "a lingering subscription still stands");
+    assert_eq!(world.text(back), HEAD, "a lingering subscription still stands");
     world.streams.set_time(Tick(10), 0);
     assert_eq!(world.streams.lapsed(), [b"c0".to_vec()]);
     assert!(world.streams.find(b"c0").is_none());
@@ -304,7 +307,7 @@ fn a_refused_channel_is_asked_once_at_a_time_however_often_the_link_is_lost() {
 #[test]
 fn channels_that_are_always_subscribed_are_asked_for_first() {
     let mut world = World::new(LIMITS);
-    world.streams = Streams::new(LIMITS, b"", Arc::default());
+    world.streams = Streams::new(LIMITS, b"", HistoryRules::default(), Arc::default());
     let ahead = world.streams.hold(b"events_channel");
     for n in 0..500 {
         world.request(&[n]);
@@ -324,7 +327,7 @@ fn a_slow_consumer_is_closed_and_others_are_not_delayed() {
     }
     assert!(world.streams.get(slow).is_none());
     assert_eq!(world.streams.counters.closed(CloseReason::SlowConsumer), 1);
-    assert_eq!(world.text(quick).len(), "head\n".len() + 30 * 8);
+    assert_eq!(world.text(quick).len(), HEAD.len() + 30 * 8);
 }
 
 #[test]
@@ -345,7 +348,7 @@ fn a_broken_connection_is_closed_by_the_send_that_finds_it() {
     world.publish(0, "text");
     while world.streams.slice(256, &mut world.sockets) {}
     assert!(world.streams.get(broken).is_none());
-    assert_eq!(world.text(whole), "head\ntext");
+    assert_eq!(world.text(whole), format!("{HEAD}text"));
 }
 
 #[test]
@@ -372,7 +375,7 @@ fn a_flood_stays_within_the_intake_bound_and_its_streams_are_told() {
         assert!(world.streams.intake_bytes() <= bound);
     }
     world.settle();
-    assert_eq!(world.text(calm), "head\n<calm>");
+    assert_eq!(world.text(calm), format!("{HEAD}<calm>"));
     for id in [flooded, both] {
         let text = world.text(id);
         assert_eq!(text.matches(r#""reason": "overload""#).count(), 1, "{text}");
@@ -433,16 +436,16 @@ fn merging_waits_its_time() {
     let id = world.open(&[0]);
     world.publish(0, "a");
     assert!(!world.streams.slice(256, &mut world.sockets));
-    assert_eq!(world.text(id), "head\n");
+    assert_eq!(world.text(id), HEAD);
     assert_eq!(world.streams.merging_until(), Some(50));
     world.streams.set_time(Tick(0), 49);
     world.publish(0, "b");
     world.streams.slice(256, &mut world.sockets);
-    assert_eq!(world.text(id), "head\n");
+    assert_eq!(world.text(id), HEAD);
     let before = world.sockets.sends;
     world.streams.set_time(Tick(0), 50);
     world.streams.slice(256, &mut world.sockets);
-    assert_eq!((world.text(id), world.sockets.sends - before), ("head\nab".to_owned(), 1));
+    assert_eq!((world.text(id), world.sockets.sends - before), (format!("{HEAD}ab"), 1));
 }
 
 #[test]
@@ -467,13 +470,13 @@ fn what_a_socket_refused_is_offered_again_though_nobody_says_that_it_has_room() 
         world.sockets.room.insert(fd, 0);
         world.publish(0, "<late>");
         while world.streams.slice(256, &mut world.sockets) {}
-        assert_eq!(world.text(id), "head\n");
+        assert_eq!(world.text(id), HEAD);
         world.sockets.room.insert(fd, usize::MAX);
         for tick in 1..200 {
             world.streams.set_time(Tick(tick), 0);
             let quota = world.streams.sweep_quota();
             world.streams.sweep(quota, usize::MAX, &mut world.sockets);
         }
-        assert!(world.text(id).starts_with("head\n<late>"), "{}", world.text(id));
+        assert!(world.text(id).starts_with(&format!("{HEAD}<late>")), "{}", world.text(id));
     }
 }
