@@ -124,7 +124,7 @@ pub(super) struct BenchArguments {
     #[arg(long, value_name = "TIME", help_heading = REPORT, default_value = "0")]
     #[arg(value_parser = values::duration_or_zero(MILLISECOND))]
     pub(super) settle: Duration,
-    /// Disconnect all streams but so many in the end, and measure the server's memory after --settle
+    /// Disconnect all streams but so many in the end, and measure memory after --settle
     #[arg(long, value_name = "N", help_heading = REPORT, requires = "server_pids")]
     #[arg(value_parser = values::number(0u32, 100_000_000))]
     pub(super) keep: Option<u32>,
