@@ -192,7 +192,8 @@ INTAKE_MIB = 64
 def million(lab):
     """A million streams in one process, both ends on this machine"""
     streams = lab.small(1_000_000, 20_000)
-    with lab.server("--workers", lab.small(54, 2), *MILLION_SERVER) as server:
+    times = ["--heartbeat", "60s", "--drain-time", lab.small("30s", "1s")]
+    with lab.server("--workers", lab.small(54, 2), *times) as server:
         load = million_load(lab, streams, server)
         ours = lab.bench(f"{server.url}/bench", *load, "--stop-server", "120s", may_lose=True)
         code, errors = server.wait_end(30), server.errors()
@@ -218,13 +219,10 @@ def million_floor(lab, streams):
 
 def million_load(lab, streams, server):
     # Between messages there is time for the slowest of both.
-    pause = ["--messages", 3, "--rate", lab.small(0.033, 1), "--patience", "40s"]
+    pause = ["--messages", 2, "--rate", lab.small(0.033, 1), "--patience", "40s"]
     opening = ["--streams", streams, "--open-timeout", "60s", "--idle", "2s"]
     channel = ["--channel", "bench", "--redis", server.redis, "--server-pid", server.pid]
     return [*opening, *pause, *channel]
-
-
-MILLION_SERVER = ["--heartbeat", "60s", "--drain-time", "60s"]
 
 
 def growth(lab):
