@@ -19,10 +19,11 @@ class Point:
 
 
 def write(file, points):
-    """Both axes are logarithmic: what costs the same per delivery at every size is level."""
-    values = [value for point in points for value in point.ours + point.floor]
-    x = axis([point.streams for point in points], LEFT, WIDTH - RIGHT)
-    y = axis(values, HEIGHT - BOTTOM, TOP)
+    """What costs the same per delivery at every size is level. Streams are on a logarithmic axis,
+    deliveries on one that begins at zero, or small differences would look large."""
+    most = max(value for point in points for value in point.ours + point.floor)
+    x = logarithmic([point.streams for point in points], LEFT, WIDTH - RIGHT)
+    y = from_zero(most, HEIGHT - BOTTOM, TOP)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
         f'viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="13">',
@@ -30,7 +31,7 @@ def write(file, points):
         text(WIDTH / 2, 24, "One message to all streams: deliveries per second", size=16),
         text(WIDTH / 2, HEIGHT - 14, "streams"),
     ]
-    parts += grid(x, y, points, values)
+    parts += grid(x, y, points, most)
     for number, (name, field, colour) in enumerate(SERIES):
         parts += line(x, y, points, field, colour)
         parts += legend(number, name, colour)
@@ -38,37 +39,37 @@ def write(file, points):
     file.write_text("\n".join(parts))
 
 
-def axis(values, start, end):
+def logarithmic(values, start, end):
     """A function from a value to its place between `start` and `end`."""
-    low, high = bounds(values)
-    scale = (end - start) / (math.log(high) - math.log(low))
-    return lambda value: start + scale * (math.log(value) - math.log(low))
+    low, high = math.log(min(values) / 1.5), math.log(max(values) * 1.5)
+    return lambda value: start + (end - start) * (math.log(value) - low) / (high - low)
 
 
-def bounds(values):
-    """A little more than the values, and never nothing."""
-    return min(values) / 1.25, max(values) * 1.25
+def from_zero(most, start, end):
+    """The same, proportional to the value."""
+    return lambda value: start + (end - start) * value / (1.05 * most)
 
 
-def grid(x, y, points, values):
+def grid(x, y, points, most):
     """Lines at each number of streams that was measured, and at round numbers of deliveries."""
     parts = []
     for point in points:
         place = x(point.streams)
         parts.append(rule(place, TOP, place, HEIGHT - BOTTOM))
         parts.append(text(place, HEIGHT - BOTTOM + 20, f"{point.streams:,}"))
-    for value in round_numbers(*bounds(values)):
+    step = round_step(most)
+    for value in range(0, int(most) + 1, step):
         place = y(value)
         parts.append(rule(LEFT, place, WIDTH - RIGHT, place))
         parts.append(text(LEFT - 8, place + 4, f"{value:,}", anchor="end"))
     return parts
 
 
-def round_numbers(low, high):
-    """1, 2 and 5 with any zeros behind, from `low` to `high`."""
-    decades = range(int(math.log10(low)), int(math.log10(high)) + 1)
-    candidates = [digit * 10**decade for decade in decades for digit in (1, 2, 5)]
-    return [value for value in candidates if low <= value <= high]
+def round_step(most):
+    """1, 2 or 5 with zeros behind, so that there are at most eight steps."""
+    decade = 10 ** int(math.log10(most))
+    steps = (max(decade // 5, 1), max(decade // 2, 1), decade, 2 * decade)
+    return next(step for step in steps if most / step <= 8)
 
 
 def line(x, y, points, field, colour):
