@@ -72,14 +72,15 @@ impl Sequences {
         };
         if *next == number || (self.begins_anywhere && *next == UNKNOWN) {
             *next = number.saturating_add(1);
-            self.told.remove(&stream);
+            self.forget(stream);
             return Arrival::InOrder;
         }
         if number > *next {
-            let gap = Gap { numbers: *next..number, is_told: self.told.remove(&stream) };
+            let numbers = *next..number;
+            *next = number.saturating_add(1);
+            let gap = Gap { numbers, is_told: self.forget(stream) };
             let told = if gap.is_told { gap.count() } else { 0 };
             self.gaps.entry(stream).or_default().push(gap);
-            *next = number.saturating_add(1);
             return Arrival::Ahead { told };
         }
         match self.gaps.get_mut(&stream).is_some_and(|gaps| fill(gaps, number)) {
@@ -99,6 +100,12 @@ impl Sequences {
             told += gap.count();
         }
         told
+    }
+
+    /// Whether a stream was told since its last number; it counts for the next one only. Hashes
+    /// nothing as long as no stream was told: this is every message's way.
+    fn forget(&mut self, stream: u32) -> bool {
+        !self.told.is_empty() && self.told.remove(&stream)
     }
 
     /// Numbers below `expected` that a stream has not received; without an `expected`, those that
