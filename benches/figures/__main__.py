@@ -15,7 +15,7 @@ from figure import Figure
 from lab import ROOT, Lab, StepError
 
 RESULTS = ROOT / "benches/results"
-ROUNDS = 15
+ROUNDS = 21
 
 
 def main():
