@@ -144,7 +144,7 @@ fn check_comparison(subject: &[&str]) {
 
 #[test]
 fn lost_messages_are_named_and_fail_the_run() {
-    let fake = Fake { deliver: |stream, message| usize::from((stream, message) != (3, 7)) };
+    let fake = Fake::new(|stream, message| usize::from((stream, message) != (3, 7)));
     let outcome = fake.bench(&[]);
     assert_eq!(outcome.code, 1);
     assert_eq!(outcome.report["deliveries"]["lost"], 1);
@@ -156,7 +156,7 @@ fn lost_messages_are_named_and_fail_the_run() {
 
 #[test]
 fn the_end_of_a_stream_is_missed() {
-    let fake = Fake { deliver: |stream, message| usize::from(stream != 4 || message < 6) };
+    let fake = Fake::new(|stream, message| usize::from(stream != 4 || message < 6));
     let outcome = fake.bench(&[]);
     assert_eq!(outcome.code, 1);
     let line = "4 messages lost by 1 stream: stream 4 lost 4 from message 6 on";
@@ -165,7 +165,7 @@ fn the_end_of_a_stream_is_missed() {
 
 #[test]
 fn messages_that_come_again_fail_the_run() {
-    let fake = Fake { deliver: |stream, message| 1 + usize::from((stream, message) == (9, 9)) };
+    let fake = Fake::new(|stream, message| 1 + usize::from((stream, message) == (9, 9)));
     let outcome = fake.bench(&[]);
     assert_eq!(outcome.code, 1);
     assert_eq!(outcome.report["deliveries"]["duplicated"], 1);
@@ -203,6 +203,8 @@ fn misuse_is_answered_in_one_line() {
         (&["https://h/"][..], "https is not supported"),
         (&[url, "--channels", "2"], "--channels \"2\": expected {n} in the URL"),
         (&[url, "--rate", "0"], "expected messages per second"),
+        (&[url, "--publishers", "2"], "--publishers \"2\": expected at most 1"),
+        (&[url, "--keep", "2"], "required arguments were not provided: --server-pid"),
         (&["http://127.0.0.1:1/a"], "--channel: expected the channel that the URL streams"),
         (&["http://h/events/{n}", "--compare-floor", "1"], "expected a URL without {n}"),
         (&["http://h/events/{n}", "--channel", "a"], "--channel: expected {n} in it"),
@@ -228,6 +230,58 @@ fn who_cannot_publish_is_told_at_once() {
     assert!(start.elapsed() < std::time::Duration::from_secs(9), "it waited for messages");
 }
 
+#[test]
+fn losses_that_a_stream_reset_tells_are_counted_apart() {
+    let fake = Fake {
+        deliver: |stream, message| usize::from(!matches!((stream, message), (3, 7) | (5, 2..=4))),
+        resets: |stream, message| stream == 5 && message == 4,
+    };
+    let outcome = fake.bench(&["--allow-told-loss"]);
+    assert_eq!(outcome.code, 1, "stream 3 was not told");
+    let deliveries = &outcome.report["deliveries"];
+    assert_eq!((&deliveries["lost"], &deliveries["losers"]), (&1.into(), &1.into()));
+    assert_eq!((&deliveries["told"], &deliveries["told_losers"]), (&3.into(), &1.into()));
+    assert_eq!(deliveries["reset_reasons"]["overload"], 1);
+    let told = Fake {
+        deliver: |stream, message| usize::from(stream != 5 || message < 8),
+        resets: |stream, message| stream == 5 && message == 8,
+    };
+    let outcome = told.bench(&["--allow-told-loss"]);
+    assert_eq!(outcome.code, 0, "{}", outcome.errors);
+    let line = "2 messages lost, and 1 stream told so by a stream-reset";
+    assert!(outcome.errors.contains(line), "{}", outcome.errors);
+    assert_eq!(told.bench(&[]).code, 1);
+}
+
+#[test]
+fn channels_are_drawn_over_several_connections_and_closed_in_the_end() {
+    let server = Server::start(&["--workers", "2"]);
+    let options = ["--streams", "40", "--messages", "900", "--rate", "max", "--order", "random"];
+    let more = ["--publishers", "3", "--closing-after", "10ms"];
+    let outcome = bench_server(&server, "/events/c{nnn}", &[&options[..], &more].concat());
+    assert_eq!(outcome.code, 0, "{}", outcome.errors);
+    assert_eq!(outcome.report["deliveries"]["received"], 940);
+    assert_eq!(outcome.report["closing"]["received"], 40);
+}
+
+#[test]
+fn streams_leave_in_the_end_and_the_server_stops() {
+    let server = Server::start(&["--workers", "2", "--drain-time", "200ms"]);
+    let options = ["--streams", "60", "--messages", "2", "--settle", "10ms", "--keep", "20"];
+    let outcome =
+        bench_server(&server, "/events/a", &[&options[..], &["--stop-server", "20s"]].concat());
+    assert_eq!(outcome.code, 0, "{}", outcome.errors);
+    assert_eq!(outcome.report["streams"]["dismissed"], 20);
+    assert_eq!(outcome.report["streams"]["ended"], 0);
+    let server_report = &outcome.report["server"];
+    assert!(number(&server_report["drain_seconds"]) > 0.0);
+    let bytes = &server_report["resident_bytes"];
+    for moment in ["settled", "kept"] {
+        assert!(number(&bytes[moment]) <= number(&bytes["peak"]) * 1.1, "{bytes}");
+    }
+    assert!(server.process().wait().success());
+}
+
 const STREAMS: usize = 10;
 const MESSAGES: usize = 10;
 
@@ -235,14 +289,20 @@ const MESSAGES: usize = 10;
 struct Fake {
     /// How often a stream gets a message.
     deliver: fn(usize, usize) -> usize,
+    /// Whether a stream is told of a loss in the place of a message, or before it.
+    resets: fn(usize, usize) -> bool,
 }
 
 impl Fake {
+    fn new(deliver: fn(usize, usize) -> usize) -> Self {
+        Self { deliver, resets: |_, _| false }
+    }
+
     fn bench(&self, arguments: &[&str]) -> Outcome {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let deliver = self.deliver;
-        let server = thread::spawn(move || serve(&listener, deliver));
+        let Self { deliver, resets } = *self;
+        let server = thread::spawn(move || serve(&listener, deliver, resets));
         let outcome = bench_fake(address, arguments);
         server.join().unwrap();
         outcome
@@ -273,7 +333,11 @@ fn bench_fake(address: SocketAddr, arguments: &[&str]) -> Outcome {
     bench(&[&own, arguments].concat())
 }
 
-fn serve(listener: &TcpListener, deliver: fn(usize, usize) -> usize) {
+fn serve(
+    listener: &TcpListener,
+    deliver: fn(usize, usize) -> usize,
+    resets: fn(usize, usize) -> bool,
+) {
     let mut streams: Vec<TcpStream> = Vec::new();
     while streams.len() < STREAMS {
         let mut socket = listener.accept().unwrap().0;
@@ -293,9 +357,11 @@ fn serve(listener: &TcpListener, deliver: fn(usize, usize) -> usize) {
         let mut body = vec![0; length.parse().unwrap()];
         publisher.read_exact(&mut body).unwrap();
         publisher.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
-        let event = format!("data: {}\n\n", String::from_utf8(body).unwrap());
-        let chunk = format!("{:x}\r\n{event}\r\n", event.len());
+        let chunk = |event: &str| format!("{:x}\r\n{event}\r\n", event.len());
+        let reset = chunk("event: stream-reset\ndata: {\"reason\": \"overload\"}\n\n");
+        let chunk = chunk(&format!("data: {}\n\n", String::from_utf8(body).unwrap()));
         for (stream, socket) in streams.iter_mut().enumerate() {
+            socket.write_all(reset.repeat(resets(stream, message).into()).as_bytes()).unwrap();
             socket.write_all(chunk.repeat(deliver(stream, message)).as_bytes()).unwrap();
         }
     }

@@ -12,6 +12,7 @@ use super::report::{Figure, Report};
 use super::round::{self, BenchError, Subject};
 use super::statistics::{Ratio, Spread};
 use super::target::Template;
+use crate::sys::clock;
 
 /// The reports of both, round by round.
 #[derive(Debug, Default)]
@@ -30,6 +31,10 @@ pub(super) fn run(
 ) -> Result<Compared, BenchError> {
     let mut compared = Compared::default();
     for number in 0..comparison.rounds {
+        if number > 0 {
+            // What a server does to see the streams of the last round off is not this round's.
+            clock::pause(options.idle);
+        }
         if number % 2 == 0 {
             compared.server.push(round::run(options, server, progress)?);
         }

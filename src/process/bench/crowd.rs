@@ -8,17 +8,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event as Readiness, EventData, EventFlags};
 
 use super::message::Stamp;
-use super::options::{MESSAGES_MAX, Publication};
 use super::pace::Pace;
 use super::response::{Event, Phase};
-use super::score::{self, Failure, Live, Loss, Tally};
-use super::sequence::{Arrival, Sequences};
+use super::score::{self, Failure, Live, Tally};
+use super::sequence::{Arrival, Missing, Sequences};
 use super::sources::Sources;
 use super::target::Target;
 use crate::sys::socket::{self, Received};
@@ -29,12 +29,26 @@ use crate::sys::{clock, raw};
 pub(super) struct Plan {
     pub(super) address: SocketAddr,
     pub(super) target: Target,
+    /// Streams of the test.
+    pub(super) streams: u32,
     pub(super) channels: u32,
-    /// What is published, and its token; `None`: any test's messages count, from any on.
-    pub(super) publication: Option<(Publication, u32)>,
+    /// `None`: any test's messages count, from any on.
+    pub(super) expectation: Option<Expectation>,
+    /// Streams that stay when all others disconnect, spread evenly over all.
+    pub(super) keep: Option<u32>,
     pub(super) timeout: Duration,
     /// Where streams need several source addresses; otherwise the kernel chooses.
     pub(super) sources: Option<Sources>,
+}
+
+/// What the streams are to receive.
+#[derive(Debug)]
+pub(super) struct Expectation {
+    pub(super) token: u32,
+    /// Messages of each channel, without the closing ones.
+    pub(super) counts: Arc<Vec<u32>>,
+    /// Whether each channel gets one more in the end.
+    pub(super) has_closing: bool,
 }
 
 /// The streams of one thread: `streams` of them, the first being number `first` of the test.
@@ -61,8 +75,37 @@ pub(super) fn run(plan: Arc<Plan>, share: Share, live: Arc<Live>) -> io::Result<
             Err(error) => return Err(error.into()),
         }
         crowd.turn(&ready);
+        crowd.thin_out();
     }
     Ok(crowd.finish())
+}
+
+impl Plan {
+    /// Messages for a channel, if that is known.
+    fn expected(&self, channel: u32) -> Option<u32> {
+        let expectation = self.expectation.as_ref()?;
+        Some(expectation.count(channel) + u32::from(expectation.has_closing))
+    }
+
+    /// Whether a message is the one that comes after all others.
+    fn is_closing(&self, channel: u32, sequence: u32) -> bool {
+        let expectation = self.expectation.as_ref();
+        expectation.is_some_and(|expectation| sequence >= expectation.count(channel))
+    }
+
+    /// Whether a stream stays when others disconnect.
+    fn stays(&self, stream: u32) -> bool {
+        let Some(keep) = self.keep else { return true };
+        let share = |streams: u32| u64::from(streams) * u64::from(keep) / u64::from(self.streams);
+        share(stream) != share(stream + 1)
+    }
+}
+
+impl Expectation {
+    fn count(&self, channel: u32) -> u32 {
+        let place = usize::try_from(channel).unwrap_or(usize::MAX);
+        self.counts.get(place).copied().unwrap_or(0)
+    }
 }
 
 struct Crowd {
@@ -83,6 +126,7 @@ struct Crowd {
     tally: Tally,
     /// Time on a core and time of the clock when the first message had arrived.
     busy_since: Option<(u64, u64)>,
+    is_thinned_out: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -96,7 +140,7 @@ impl Crowd {
     fn new(plan: Arc<Plan>, share: Share, live: Arc<Live>) -> io::Result<Self> {
         let count = usize::try_from(share.streams).unwrap_or(usize::MAX);
         Ok(Self {
-            sequences: Sequences::new(count, plan.publication.is_none()),
+            sequences: Sequences::new(count, plan.expectation.is_none()),
             plan,
             first: share.first,
             live,
@@ -109,6 +153,7 @@ impl Crowd {
             buffer: vec![0; BUFFER_BYTES],
             tally: Tally::new()?,
             busy_since: None,
+            is_thinned_out: false,
         })
     }
 
@@ -231,11 +276,12 @@ impl Crowd {
 
     fn receive(&mut self, slot: u32, event: Event<'_>, now_ns: u64) {
         if event.name == b"stream-reset" {
-            self.tally.resets += 1;
-            return;
+            self.tally.record_reset(event.data);
+            let told = self.sequences.tell(slot);
+            return score::add(&self.live.given_up, told);
         }
         let expected = self.expected(slot);
-        let token = self.plan.publication.as_ref().map(|(_, token)| *token);
+        let token = self.plan.expectation.as_ref().map(|expectation| expectation.token);
         let ours = |stamp: &Stamp| {
             token.is_none_or(|token| stamp.token == token)
                 && expected.is_none_or(|expected| stamp.sequence < expected)
@@ -245,7 +291,8 @@ impl Crowd {
             return;
         };
         match self.sequences.arrive(slot, stamp.sequence) {
-            Arrival::InOrder | Arrival::Ahead => {}
+            Arrival::InOrder => {}
+            Arrival::Ahead { told } => score::add(&self.live.given_up, told),
             Arrival::Late => self.tally.reordered += 1,
             Arrival::Again => {
                 self.tally.duplicated += 1;
@@ -255,11 +302,14 @@ impl Crowd {
         self.tally.delivered += 1;
         self.tally.first_ns = self.tally.first_ns.or(Some(now_ns));
         self.tally.last_ns = Some(now_ns);
-        let message = u64::from(stamp.sequence) * u64::from(self.plan.channels)
-            + u64::from(self.channel(slot));
-        let message = Some(message).filter(|message| *message < u64::from(MESSAGES_MAX));
-        let message = message.and_then(|message| usize::try_from(message).ok());
-        self.tally.record_latency(message, now_ns.saturating_sub(stamp.due_ns) / 1000);
+        let latency_us = now_ns.saturating_sub(stamp.due_ns) / 1000;
+        let channel = self.channel(slot);
+        if self.plan.is_closing(channel, stamp.sequence) {
+            self.tally.closing.saturating_record(latency_us);
+        } else {
+            let turn = u64::from(stamp.sequence) * u64::from(self.plan.channels);
+            self.tally.record_latency(turn + u64::from(channel), latency_us);
+        }
     }
 
     fn opened(&mut self, slot: u32, now_ns: u64) {
@@ -281,22 +331,43 @@ impl Crowd {
 
     /// The server has ended a stream.
     fn end(&mut self, slot: u32) {
-        self.tally.ended += 1;
+        match self.live.server_stops.load(Ordering::Relaxed) {
+            true => self.tally.dismissed += 1,
+            false => self.tally.ended += 1,
+        }
         score::add(&self.live.ended, 1);
         let missing = self.settle(slot);
-        score::add(&self.live.given_up, missing);
+        score::add(&self.live.given_up, missing.silent);
         self.close(slot);
     }
 
     /// Counts what a stream will not receive any more.
-    fn settle(&mut self, slot: u32) -> u64 {
-        let expected = self.expected(slot);
-        if let Some(first) = self.sequences.first_missing(slot, expected) {
-            let messages = self.sequences.missing(slot, expected);
-            self.tally.record_loss(Loss { stream: self.first + slot, messages, first });
-            return messages;
+    fn settle(&mut self, slot: u32) -> Missing {
+        let missing = self.sequences.missing(slot, self.expected(slot));
+        self.tally.record_missing(self.first + slot, missing);
+        missing
+    }
+
+    /// Disconnects the streams that are not to stay, once it is time for that.
+    fn thin_out(&mut self) {
+        if self.is_thinned_out || !self.live.thins.load(Ordering::Relaxed) {
+            return;
         }
-        0
+        self.is_thinned_out = true;
+        let mut left = 0;
+        for slot in (0..).take(self.slots.len()) {
+            if self.is_open(slot) && !self.plan.stays(self.first + slot) {
+                self.settle(slot);
+                self.close(slot);
+                left += 1;
+            }
+        }
+        score::add(&self.live.left, left);
+        score::add(&self.live.threads_thinned, 1);
+    }
+
+    fn is_open(&self, slot: u32) -> bool {
+        matches!(self.slot(slot), Slot::Connected(_, phase) if phase != Phase::Head)
     }
 
     fn close(&mut self, slot: u32) {
@@ -334,9 +405,7 @@ impl Crowd {
     /// of the next test.
     fn finish(mut self) -> Tally {
         for slot in (0..).take(self.slots.len()) {
-            if let Slot::Connected(_, phase) = self.slot(slot)
-                && phase != Phase::Head
-            {
+            if self.is_open(slot) {
                 self.settle(slot);
             }
             if let Slot::Connecting(fd) | Slot::Connected(fd, _) = self.slot(slot) {
@@ -353,8 +422,7 @@ impl Crowd {
 
     /// Messages that a stream is to receive, if that is known.
     fn expected(&self, slot: u32) -> Option<u32> {
-        let (publication, _) = self.plan.publication.as_ref()?;
-        Some(publication.messages_of_channel(self.channel(slot), self.plan.channels))
+        self.plan.expected(self.channel(slot))
     }
 
     fn slot(&self, slot: u32) -> Slot {

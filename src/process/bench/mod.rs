@@ -14,6 +14,7 @@ use crate::sys::clock;
 
 mod comparison;
 mod crowd;
+mod draw;
 pub mod floor;
 mod message;
 mod observer;
@@ -34,7 +35,7 @@ mod statistics;
 pub mod target;
 mod warnings;
 
-use options::BenchOptions;
+use options::{Allowed, BenchOptions};
 use progress::Progress;
 use report::Report;
 use round::{BenchError, Subject};
@@ -42,18 +43,18 @@ use round::{BenchError, Subject};
 /// Tests, and says on stdout what was found; code 1 if something was lost, or nothing was found.
 #[must_use]
 pub fn run(options: &BenchOptions) -> ExitCode {
-    let is_flawless = match test(options) {
-        Ok(is_flawless) => is_flawless,
+    match test(options) {
+        Ok(fault) if fault <= options.allowed => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             let _ = writeln!(io::stderr(), "corecast: {error}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    if is_flawless || options.allow_loss { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
 }
 
-/// Whether every stream received everything.
-fn test(options: &BenchOptions) -> Result<bool, BenchError> {
+/// The worst that any stream has met.
+fn test(options: &BenchOptions) -> Result<Allowed, BenchError> {
     let mut progress = Progress::new(clock::monotonic_ns());
     let subject = Subject {
         target: options.target.clone(),
@@ -70,7 +71,7 @@ fn test(options: &BenchOptions) -> Result<bool, BenchError> {
                 true => writeln!(stdout, "{}", report.to_json()),
                 false => write!(stdout, "{report}"),
             };
-            Ok(report.tally.is_flawless())
+            Ok(report.tally.worst())
         }
         Some(comparison) => {
             let compared = comparison::run(options, comparison, &subject, &mut progress)?;
@@ -79,7 +80,8 @@ fn test(options: &BenchOptions) -> Result<bool, BenchError> {
                 true => writeln!(stdout, "{}", compared.to_json()),
                 false => write!(stdout, "{compared}"),
             };
-            Ok(compared.reports().all(|report| report.tally.is_flawless()))
+            let worst = compared.reports().map(|report| report.tally.worst()).max();
+            Ok(worst.unwrap_or(Allowed::Nothing))
         }
     }
 }

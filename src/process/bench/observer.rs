@@ -43,6 +43,15 @@ impl Usage {
         Some(usage)
     }
 
+    /// The most memory that the processes have ever had, together; `None` if one of them is gone.
+    pub(super) fn peak_bytes(pids: &[u32]) -> Option<u64> {
+        let peak = |pid| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            Some(kibibytes(&status, "VmHWM:")? * 1024)
+        };
+        pids.iter().map(peak).sum()
+    }
+
     /// The smallest difference of times that can be seen.
     pub(super) fn resolution() -> Duration {
         Duration::from_nanos(1_000_000_000 / rustix::param::clock_ticks_per_second().max(1))

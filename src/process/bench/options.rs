@@ -26,9 +26,32 @@ pub struct BenchOptions {
     pub patience: Duration,
     /// Processes of the server, whose memory and time are measured.
     pub server_pids: Vec<u32>,
-    pub allow_loss: bool,
+    /// What is measured once all messages are received.
+    pub aftermath: Aftermath,
+    pub allowed: Allowed,
     pub json: bool,
     pub comparison: Option<Comparison>,
+}
+
+/// What a test does with its streams once all messages are received.
+#[derive(Clone, Copy, Debug)]
+pub struct Aftermath {
+    /// Silence before the server's memory is measured again.
+    pub settle: Duration,
+    /// Streams that stay when all others disconnect; `None`: all.
+    pub keep: Option<u32>,
+    /// The longest time that the server may take to end all streams once it is told to stop;
+    /// `None`: it is not told.
+    pub stop_server: Option<Duration>,
+}
+
+/// What may be lost without failing the test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Allowed {
+    Nothing,
+    /// Messages whose loss a `stream-reset` has told.
+    Told,
+    Anything,
 }
 
 /// How streams are opened.
@@ -51,11 +74,33 @@ pub enum Load {
 #[derive(Clone, Debug)]
 pub struct Publication {
     pub sink: Sink,
-    /// Messages, sent to the channels in turn.
+    /// Messages, over all channels.
     pub messages: u32,
     pub schedule: Schedule,
     /// Length of a payload.
     pub bytes: usize,
+    /// Connections to publish over, in parallel.
+    ///
+    /// Invariant: at least 1, and at most as many as channels.
+    pub connections: u32,
+    pub choice: Choice,
+    pub closing: Option<Closing>,
+}
+
+/// Which channel is next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    InTurn,
+    Random,
+}
+
+/// One more message to each channel, once all others are published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// Silence before it.
+    pub after: Duration,
+    /// Average time between two of them.
+    pub interval: Duration,
 }
 
 /// Where messages are published.
@@ -85,35 +130,5 @@ pub struct FloorOptions {
     pub redis: Option<RedisAddress>,
 }
 
-/// Most messages of a test: threads remember a figure for each.
-pub const MESSAGES_MAX: u32 = 1_000_000;
-
-impl Publication {
-    /// Messages for a channel, of which there are `channels`.
-    #[must_use]
-    pub fn messages_of_channel(&self, channel: u32, channels: u32) -> u32 {
-        self.messages / channels + u32::from(channel < self.messages % channels)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn channels_share_the_messages_in_turn() {
-        let sink = Sink::Http(Target::parse("http://h/").unwrap());
-        for messages in 0..20 {
-            for channels in 1..8 {
-                let schedule = Schedule { interval: None, burst: 1 };
-                let publication = Publication { sink: sink.clone(), messages, schedule, bytes: 0 };
-                for channel in 0..channels {
-                    let in_turn =
-                        (0..messages).filter(|message| message % channels == channel).count();
-                    let share = publication.messages_of_channel(channel, channels);
-                    assert_eq!(share as usize, in_turn, "{messages} {channels} {channel}");
-                }
-            }
-        }
-    }
-}
+/// Most messages of a test.
+pub const MESSAGES_MAX: u32 = 100_000_000;

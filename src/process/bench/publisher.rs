@@ -1,13 +1,17 @@
-//! The thread that publishes: on schedule, whatever the other side does.
+//! The threads that publish: on schedule, whatever the other side does.
 
 use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::Socket;
 
+use super::draw::{Draw, Message};
 use super::message::Stamp;
 use super::options::{Publication, Sink};
 use super::redis_link;
+use super::schedule::Schedule;
 use super::score::Live;
 use crate::ground::limits::LINK_DEADLINE;
 use crate::sys::clock;
@@ -24,40 +28,74 @@ pub(super) struct Published {
     pub(super) late_ns: u64,
 }
 
-/// Publishes all messages, those of channel `k` to channel `k` of `channels`.
-///
-/// # Errors
-/// What kept messages from being published.
-pub(super) fn run(
-    publication: &Publication,
-    token: u32,
-    channels: u32,
-    live: &Live,
-) -> io::Result<Published> {
-    let socket = connect(&publication.sink)?;
-    let start_ns = clock::monotonic_ns();
-    let mut publisher = Publisher {
-        publication,
-        token,
-        channels,
-        socket,
-        output: Vec::new(),
-        input: Vec::new(),
-        sent: 0,
-        answered: 0,
-        answered_ns: start_ns,
-        published: Published { start_ns, end_ns: start_ns, late_ns: 0 },
-    };
-    while publisher.answered < publication.messages && !live.stops() {
-        publisher.turn()?;
+impl Published {
+    /// What became of two publications together.
+    fn and(self, other: Self) -> Self {
+        Self {
+            start_ns: self.start_ns.min(other.start_ns),
+            end_ns: self.end_ns.max(other.end_ns),
+            late_ns: self.late_ns.max(other.late_ns),
+        }
     }
-    Ok(publisher.published)
+}
+
+/// Threads that publish, each over a connection of its own.
+#[derive(Debug)]
+pub(super) struct Publishers(Vec<JoinHandle<io::Result<Published>>>);
+
+impl Publishers {
+    /// Connects all, and then starts them at once, each with the messages that `draw` gives to its
+    /// connection.
+    ///
+    /// # Errors
+    /// What keeps a connection or a thread from being made.
+    pub(super) fn start(
+        publication: &Publication,
+        schedule: Schedule,
+        token: u32,
+        live: &Arc<Live>,
+        draw: impl Fn(u32) -> Draw,
+    ) -> io::Result<Self> {
+        let sockets: Vec<Socket> = (0..publication.connections)
+            .map(|_| connect(&publication.sink))
+            .collect::<io::Result<_>>()?;
+        let start_ns = clock::monotonic_ns();
+        let spawn = |(connection, socket)| {
+            let draw = draw(connection);
+            let publication = publication.clone();
+            let live = Arc::clone(live);
+            let run = move || {
+                let publisher =
+                    Publisher::new(&publication, schedule, token, draw, socket, start_ns);
+                publisher.run(&live)
+            };
+            std::thread::Builder::new().name("publisher".to_owned()).spawn(run)
+        };
+        Ok(Self((0..).zip(sockets).map(spawn).collect::<io::Result<_>>()?))
+    }
+
+    pub(super) fn are_finished(&self) -> bool {
+        self.0.iter().all(JoinHandle::is_finished)
+    }
+
+    /// # Errors
+    /// What kept messages from being published.
+    pub(super) fn join(self) -> io::Result<Published> {
+        let mut all = None;
+        for thread in self.0 {
+            let published =
+                thread.join().map_err(|_| io::Error::other("a publisher panicked"))??;
+            all = Some(all.map_or(published, |all: Published| all.and(published)));
+        }
+        all.ok_or_else(|| io::Error::other("there was no publisher"))
+    }
 }
 
 struct Publisher<'a> {
     publication: &'a Publication,
+    schedule: Schedule,
     token: u32,
-    channels: u32,
+    draw: Draw,
     socket: Socket,
     output: Vec<u8>,
     input: Vec<u8>,
@@ -70,7 +108,37 @@ struct Publisher<'a> {
     published: Published,
 }
 
-impl Publisher<'_> {
+impl<'a> Publisher<'a> {
+    fn new(
+        publication: &'a Publication,
+        schedule: Schedule,
+        token: u32,
+        draw: Draw,
+        socket: Socket,
+        start_ns: u64,
+    ) -> Self {
+        Self {
+            publication,
+            schedule,
+            token,
+            draw,
+            socket,
+            output: Vec::new(),
+            input: Vec::new(),
+            sent: 0,
+            answered: 0,
+            answered_ns: start_ns,
+            published: Published { start_ns, end_ns: start_ns, late_ns: 0 },
+        }
+    }
+
+    fn run(mut self, live: &Live) -> io::Result<Published> {
+        while self.answered < self.draw.messages() && !live.stops() {
+            self.turn()?;
+        }
+        Ok(self.published)
+    }
+
     fn turn(&mut self) -> io::Result<()> {
         self.encode_due();
         let sent = socket::send(&self.socket, &self.output)
@@ -96,10 +164,10 @@ impl Publisher<'_> {
                 return;
             }
             self.published.late_ns = self.published.late_ns.max(now_ns - due_ns);
-            let sequence = self.sent / self.channels;
+            let Some(Message { channel, sequence, .. }) = self.draw.take() else { return };
             let payload =
                 Stamp { token: self.token, sequence, due_ns }.payload(self.publication.bytes);
-            self.publication.sink.encode(self.sent % self.channels, &payload, &mut self.output);
+            self.publication.sink.encode(channel, &payload, &mut self.output);
             if self.sent == self.answered {
                 self.answered_ns = now_ns;
             }
@@ -110,13 +178,13 @@ impl Publisher<'_> {
     /// Whether there is another message, and nothing that it has to wait for but its time.
     fn has_room(&self) -> bool {
         self.output.len() < OUTPUT_BYTES_MAX
-            && self.sent < self.publication.messages
+            && self.draw.next_number().is_some()
             && self.sent - self.answered < self.publication.sink.unanswered_max()
     }
 
     /// When the next message is due, if the schedule says so.
     fn due_ns(&self) -> Option<u64> {
-        let offset_ns = self.publication.schedule.due_ns(self.sent)?;
+        let offset_ns = self.schedule.due_ns(self.draw.next_number()?)?;
         Some(self.published.start_ns.saturating_add(offset_ns))
     }
 

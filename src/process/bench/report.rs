@@ -27,7 +27,7 @@ pub(super) struct Report {
     pub(super) warnings: Vec<String>,
 }
 
-/// The server's processes at four moments.
+/// The server's processes at several moments.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ServerUsage {
     pub(super) before: Usage,
@@ -36,6 +36,20 @@ pub(super) struct ServerUsage {
     /// After they have been idle for a while.
     pub(super) idle: Usage,
     pub(super) end: Usage,
+    pub(super) later: Later,
+}
+
+/// What the server's processes come to when all messages are received.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Later {
+    /// The most memory so far.
+    pub(super) peak_bytes: u64,
+    /// After some silence.
+    pub(super) settled: Option<Usage>,
+    /// After only some streams have stayed.
+    pub(super) kept: Option<Usage>,
+    /// The time in which the server has ended all streams, if it was told to, and if it has.
+    pub(super) drained_ns: Option<u64>,
 }
 
 /// What the server has spent on each of something, in microseconds of a core.
@@ -104,6 +118,13 @@ impl Report {
         figures
     }
 
+    /// The time until the last stream had received each message, if they are few.
+    fn each_ms(&self) -> Option<Vec<f64>> {
+        let each = &self.tally.slowest;
+        let milliseconds = |latency_us: &u32| f64::from(*latency_us) / 1000.0;
+        (each.len() <= EACH_MAX).then(|| each.iter().map(milliseconds).collect())
+    }
+
     /// Median and maximum, over the messages, of the time until the last stream had received one.
     fn last_receiver_ms(&self) -> (f64, f64) {
         let mut slowest = self.tally.slowest.clone();
@@ -126,6 +147,11 @@ impl Report {
             .collect();
         if tally.ended > 0 {
             faults.push(format!("{} ended by the server", count(tally.ended, "stream")));
+        }
+        if tally.told > 0 {
+            let (told, streams) = (count(tally.told, "message"), tally.told_losers);
+            let streams = count(streams, "stream");
+            faults.push(format!("{told} lost, and {streams} told so by a stream-reset"));
         }
         if tally.lost > 0 {
             let examples: Vec<String> = tally
@@ -168,6 +194,7 @@ impl Report {
                 "failed": tally.failed(),
                 "failures": failures,
                 "ended": tally.ended,
+                "dismissed": tally.dismissed,
                 "seconds": self.open_ns as f64 / 1e9,
                 "per_second": self.opened_per_second(),
                 "opening_ms": quantiles(&tally.opening),
@@ -177,14 +204,22 @@ impl Report {
                 "expected": tally.expected,
                 "received": tally.delivered,
                 "lost": tally.lost,
+                "losers": tally.losers,
+                "told": tally.told,
+                "told_losers": tally.told_losers,
                 "duplicated": tally.duplicated,
                 "reordered": tally.reordered,
-                "resets": tally.resets,
+                "resets": tally.resets.values().sum::<u64>(),
+                "reset_reasons": tally.resets,
                 "foreign": tally.foreign,
                 "per_second": self.deliveries_per_second(),
             },
             "latency_ms": quantiles(&tally.latency),
-            "last_stream_ms": { "median": last_median, "max": last_max },
+            "last_stream_ms": { "median": last_median, "max": last_max, "each": self.each_ms() },
+            "closing": {
+                "received": tally.closing.len(),
+                "latency_ms": quantiles(&tally.closing),
+            },
             "server": self.server_json(),
             "generator": { "threads": self.threads, "busy": tally.busy },
             "warnings": self.warnings,
@@ -214,7 +249,11 @@ impl Report {
                 "before": server.before.resident_bytes,
                 "idle": server.idle.resident_bytes,
                 "end": server.end.resident_bytes,
+                "peak": server.later.peak_bytes,
+                "settled": server.later.settled.map(|usage| usage.resident_bytes),
+                "kept": server.later.kept.map(|usage| usage.resident_bytes),
             },
+            "drain_seconds": server.later.drained_ns.map(|time_ns| time_ns as f64 / 1e9),
             "bytes_per_idle_stream": self.bytes_per_idle_stream(),
             "per_stream_us": stream.to_json(),
             "per_delivery_us": delivery.to_json(),
@@ -284,16 +323,22 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            " ({:.0}/s), {} lost, {} again, {} out of order, {} stream-reset, {} foreign",
+            " ({:.0}/s), {} lost, {} lost and told, {} again, {} out of order, {} foreign",
             self.deliveries_per_second(),
             tally.lost,
+            tally.told,
             tally.duplicated,
             tally.reordered,
-            tally.resets,
             tally.foreign
         )?;
+        for (reason, number) in &tally.resets {
+            writeln!(f, "  reset       {number} x {reason}")?;
+        }
         let (median, max) = self.last_receiver_ms();
         writeln!(f, "  latency     {}", Quantiles(&tally.latency))?;
+        if !tally.closing.is_empty() {
+            writeln!(f, "  closing     {}", Quantiles(&tally.closing))?;
+        }
         writeln!(f, "  last stream median {median:.2} ms, max {max:.2} ms per message")?;
         self.show_server(f)?;
         writeln!(
@@ -324,6 +369,21 @@ impl Report {
             mebibytes(server.idle),
             mebibytes(server.end)
         )?;
+        let Later { peak_bytes, settled, kept, drained_ns } = server.later;
+        let peak = peak_bytes as f64 / 1_048_576.0;
+        write!(f, "              {peak:.1} MiB at most")?;
+        if let Some(settled) = settled {
+            write!(f, ", {:.1} MiB after a while", mebibytes(settled))?;
+        }
+        if let Some(kept) = kept {
+            write!(f, ", {:.1} MiB for those that stayed", mebibytes(kept))?;
+        }
+        writeln!(f)?;
+        if let Some(drained_ns) = drained_ns {
+            let seconds = drained_ns as f64 / 1e9;
+            let ended = self.tally.dismissed;
+            writeln!(f, "  stopping    {ended} streams ended in {seconds:.2} s")?;
+        }
         writeln!(f, "  per stream  {stream}")?;
         writeln!(f, "  per message and stream  {delivery}")
     }
@@ -357,5 +417,8 @@ fn milliseconds(times: &Histogram<u64>, quantile: f64) -> f64 {
 fn per_second(count: u64, time_ns: u64) -> f64 {
     count as f64 * 1e9 / time_ns.max(1) as f64
 }
+
+/// Messages of a test that are told one by one.
+const EACH_MAX: usize = 1000;
 
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];

@@ -8,13 +8,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::crowd::{self, Plan, Share};
+use rustix::process::Signal;
+
+use super::crowd::{self, Expectation, Plan, Share};
+use super::draw::{self, Draw};
 use super::observer::{HostTime, Usage};
-use super::options::{BenchOptions, Load, Publication, Sink};
+use super::options::{Aftermath, BenchOptions, Load, Publication, Sink};
 use super::pace::Pace;
 use super::progress::Progress;
-use super::publisher::{self, Published};
-use super::report::{Report, ServerUsage};
+use super::publisher::{Published, Publishers};
+use super::report::{Later, Report, ServerUsage};
+use super::schedule::Schedule;
 use super::score::{Live, Tally};
 use super::sources::Sources;
 use super::target::Target;
@@ -59,6 +63,8 @@ struct Round<'a> {
     live: Arc<Live>,
     crowds: Vec<JoinHandle<io::Result<Tally>>>,
     token: u32,
+    /// Messages of each channel, if they are known.
+    counts: Arc<Vec<u32>>,
     start_ns: u64,
     before: Option<Usage>,
     descriptors: usize,
@@ -71,6 +77,10 @@ impl<'a> Round<'a> {
             target.resolve().map_err(|error| BenchError::Resolve(target.clone(), error))?;
         let before = observe(subject)?;
         let token = fastrand::u32(..);
+        let counts = match &subject.load {
+            Load::Publish(publication) => draw::counts(publication, token, options.channels),
+            Load::Listen(_) => Vec::new(),
+        };
         let descriptors = Descriptors::find();
         let start_ns = clock::monotonic_ns();
         let mut round = Self {
@@ -79,6 +89,7 @@ impl<'a> Round<'a> {
             live: Arc::default(),
             crowds: Vec::new(),
             token,
+            counts: Arc::new(counts),
             start_ns,
             before,
             descriptors: 0,
@@ -102,15 +113,21 @@ impl<'a> Round<'a> {
     }
 
     fn plan(&self, address: SocketAddr) -> Plan {
-        let publication = match &self.subject.load {
-            Load::Publish(publication) => Some((publication.clone(), self.token)),
+        let expectation = match &self.subject.load {
+            Load::Publish(publication) => Some(Expectation {
+                token: self.token,
+                counts: Arc::clone(&self.counts),
+                has_closing: publication.closing.is_some(),
+            }),
             Load::Listen(_) => None,
         };
         Plan {
             address,
             target: self.subject.target.clone(),
+            streams: self.options.streams,
             channels: self.options.channels,
-            publication,
+            expectation,
+            keep: self.options.aftermath.keep,
             timeout: self.options.opening.timeout,
             sources: Sources::of_streams_to(address.ip()),
         }
@@ -132,17 +149,17 @@ impl<'a> Round<'a> {
         };
         let end = observe(self.subject)?;
         let host = HostTime::now().since(host_before);
+        let server = match (self.before, opened, idle, end) {
+            (Some(before), Some(opened), Some(idle), Some(end)) => {
+                Some(ServerUsage { before, opened, idle, end, later: self.see_later(progress)? })
+            }
+            _ => None,
+        };
         // What comes now comes a second time.
         clock::pause(LINGER);
         self.live.stop.store(true, Ordering::Relaxed);
         let threads = self.crowds.len();
         let tally = self.join()?;
-        let server = match (self.before, opened, idle, end) {
-            (Some(before), Some(opened), Some(idle), Some(end)) => {
-                Some(ServerUsage { before, opened, idle, end })
-            }
-            _ => None,
-        };
         let warnings = warnings::of(&Circumstances {
             tally: &tally,
             streams: self.options.streams,
@@ -161,6 +178,68 @@ impl<'a> Round<'a> {
             tally,
             warnings,
         })
+    }
+
+    /// What becomes of the server's memory, and of its streams when it is told to stop.
+    fn see_later(&self, progress: &mut Progress) -> Result<Later, BenchError> {
+        let Aftermath { settle, keep, stop_server } = self.options.aftermath;
+        let mut later = Later {
+            peak_bytes: Usage::peak_bytes(&self.subject.pids).unwrap_or(0),
+            ..Later::default()
+        };
+        if !settle.is_zero() {
+            clock::pause(settle);
+            later.settled = observe(self.subject)?;
+        }
+        if keep.is_some() {
+            self.live.thins.store(true, Ordering::Relaxed);
+            let threads = u64::try_from(self.crowds.len()).unwrap_or(u64::MAX);
+            while read(&self.live.threads_thinned) < threads {
+                self.check_threads()?;
+                clock::pause(POLL);
+            }
+            clock::pause(settle);
+            later.kept = observe(self.subject)?;
+        }
+        if let Some(limit) = stop_server {
+            later.drained_ns = self.stop_server(limit, progress)?;
+        }
+        Ok(later)
+    }
+
+    /// Tells the server to stop, and waits until it has ended all streams. The time that took;
+    /// `None` if it takes longer than `limit`.
+    fn stop_server(
+        &self,
+        limit: Duration,
+        progress: &mut Progress,
+    ) -> Result<Option<u64>, BenchError> {
+        let start_ns = clock::monotonic_ns();
+        let ended_before = read(&self.live.ended);
+        let streams = read(&self.live.opened) - read(&self.live.left);
+        self.live.server_stops.store(true, Ordering::Relaxed);
+        for pid in &self.subject.pids {
+            let pid = i32::try_from(*pid).ok().and_then(rustix::process::Pid::from_raw);
+            let told = pid.map(|pid| rustix::process::kill_process(pid, Signal::TERM));
+            if !matches!(told, Some(Ok(()))) {
+                return Err(BenchError::Observe(self.subject.pids.clone()));
+            }
+        }
+        loop {
+            let (ended, now_ns) = (read(&self.live.ended), clock::monotonic_ns());
+            if ended >= streams {
+                return Ok(Some(now_ns - start_ns));
+            }
+            if Duration::from_nanos(now_ns - start_ns) >= limit {
+                return Ok(None);
+            }
+            self.check_threads()?;
+            progress.show(now_ns, || {
+                let (ended, open) = (ended - ended_before, streams - ended_before);
+                format!("{ended} of {open} streams ended by the server")
+            });
+            clock::pause(POLL);
+        }
     }
 
     /// Waits until every stream is open or has failed.
@@ -184,18 +263,17 @@ impl<'a> Round<'a> {
         publication: &Publication,
         progress: &mut Progress,
     ) -> Result<Published, BenchError> {
-        let (live, token) = (Arc::clone(&self.live), self.token);
-        let (channels, owned) = (self.options.channels, publication.clone());
-        let publisher = std::thread::Builder::new()
-            .name("publisher".to_owned())
-            .spawn(move || publisher::run(&owned, token, channels, &live))
-            .map_err(BenchError::Thread)?;
-        while !publisher.is_finished() {
-            self.wait_for_more(progress)?;
+        let first =
+            |connection| Draw::new(publication, self.token, self.options.channels, connection);
+        let mut published =
+            self.run_publishers(publication, publication.schedule, first, progress)?;
+        if let Some(closing) = publication.closing {
+            clock::pause(closing.after);
+            let schedule = Schedule { interval: Some(closing.interval), burst: 1 };
+            let last = |connection| Draw::closing(publication, &self.counts, connection);
+            let closed = self.run_publishers(publication, schedule, last, progress)?;
+            published.late_ns = published.late_ns.max(closed.late_ns);
         }
-        let published = publisher.join().map_err(panicked)?;
-        let published =
-            published.map_err(|error| BenchError::Publish(publication.sink.clone(), error))?;
         let (mut settled, mut since_ns) = (self.settled(), clock::monotonic_ns());
         while settled < read(&self.live.expected) {
             self.wait_for_more(progress)?;
@@ -207,6 +285,22 @@ impl<'a> Round<'a> {
             }
         }
         Ok(published)
+    }
+
+    fn run_publishers(
+        &self,
+        publication: &Publication,
+        schedule: Schedule,
+        draw: impl Fn(u32) -> Draw,
+        progress: &mut Progress,
+    ) -> Result<Published, BenchError> {
+        let failed = |error| BenchError::Publish(publication.sink.clone(), error);
+        let publishers = Publishers::start(publication, schedule, self.token, &self.live, draw);
+        let publishers = publishers.map_err(failed)?;
+        while !publishers.are_finished() {
+            self.wait_for_more(progress)?;
+        }
+        publishers.join().map_err(failed)
     }
 
     /// Messages that need not be waited for any more.

@@ -1,6 +1,6 @@
 //! What each stream has received of the messages of its channel: every one, once, in order?
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 /// The sequences of all streams of a thread: 4 bytes each, more only for streams with gaps.
@@ -9,17 +9,44 @@ pub(super) struct Sequences {
     /// Per stream, the number that continues it.
     next: Vec<u32>,
     /// Per stream, numbers below `next` that have not arrived.
-    gaps: HashMap<u32, Vec<Range<u32>>>,
+    gaps: HashMap<u32, Vec<Gap>>,
+    /// Streams that were told, after the last number that has arrived, that they may have missed
+    /// some.
+    told: HashSet<u32>,
     /// Whether the first number that arrives is the first of the stream.
     begins_anywhere: bool,
+}
+
+/// Numbers that have not arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Gap {
+    numbers: Range<u32>,
+    is_told: bool,
+}
+
+impl Gap {
+    fn count(&self) -> u64 {
+        u64::from(self.numbers.end - self.numbers.start)
+    }
+}
+
+/// Numbers that have not arrived, by whether the stream was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Missing {
+    pub(super) silent: u64,
+    pub(super) told: u64,
+    /// The first of those that are missing in silence.
+    pub(super) first_silent: Option<u32>,
 }
 
 /// What a number that arrives means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
     InOrder,
-    /// Later ones should have come first.
-    Ahead,
+    /// Others should have come first, of which the stream was told that so many may be missing.
+    Ahead {
+        told: u64,
+    },
     /// A later one has come first.
     Late,
     /// It has come before.
@@ -30,7 +57,12 @@ impl Sequences {
     /// Streams that begin with number 0 or, if `begins_anywhere`, with whatever comes first.
     pub(super) fn new(streams: usize, begins_anywhere: bool) -> Self {
         let first = if begins_anywhere { UNKNOWN } else { 0 };
-        Self { next: vec![first; streams], gaps: HashMap::new(), begins_anywhere }
+        Self {
+            next: vec![first; streams],
+            gaps: HashMap::new(),
+            told: HashSet::new(),
+            begins_anywhere,
+        }
     }
 
     pub(super) fn arrive(&mut self, stream: u32, number: u32) -> Arrival {
@@ -40,12 +72,16 @@ impl Sequences {
         };
         if *next == number || (self.begins_anywhere && *next == UNKNOWN) {
             *next = number.saturating_add(1);
+            self.forget(stream);
             return Arrival::InOrder;
         }
         if number > *next {
-            self.gaps.entry(stream).or_default().push(*next..number);
+            let numbers = *next..number;
             *next = number.saturating_add(1);
-            return Arrival::Ahead;
+            let gap = Gap { numbers, is_told: self.forget(stream) };
+            let told = if gap.is_told { gap.count() } else { 0 };
+            self.gaps.entry(stream).or_default().push(gap);
+            return Arrival::Ahead { told };
         }
         match self.gaps.get_mut(&stream).is_some_and(|gaps| fill(gaps, number)) {
             true => Arrival::Late,
@@ -53,31 +89,57 @@ impl Sequences {
         }
     }
 
-    /// Numbers below `expected` that a stream has not received; without an `expected`, those that
-    /// later ones have overtaken. O(gaps of the stream).
-    pub(super) fn missing(&self, stream: u32, expected: Option<u32>) -> u64 {
-        let next = usize::try_from(stream).ok().and_then(|place| self.next.get(place));
-        let next = next.copied().unwrap_or(0);
-        let rest = expected.map_or(0, |expected| expected.saturating_sub(next));
-        let gaps = self.gaps.get(&stream).into_iter().flatten();
-        u64::from(rest) + gaps.map(|gap| u64::from(gap.end - gap.start)).sum::<u64>()
+    /// A stream was told that it may have missed some: those that are missing so far, and those
+    /// that the next number to arrive leaves out. Returns how many of the former were missing in
+    /// silence. O(gaps of the stream).
+    pub(super) fn tell(&mut self, stream: u32) -> u64 {
+        self.told.insert(stream);
+        let mut told = 0;
+        for gap in self.gaps.get_mut(&stream).into_iter().flatten().filter(|gap| !gap.is_told) {
+            gap.is_told = true;
+            told += gap.count();
+        }
+        told
     }
 
-    /// The first of the numbers that [`Self::missing`] counts.
-    pub(super) fn first_missing(&self, stream: u32, expected: Option<u32>) -> Option<u32> {
-        let next = usize::try_from(stream).ok().and_then(|place| self.next.get(place)).copied();
-        let rest = next.filter(|next| expected.is_some_and(|expected| *next < expected));
-        let gaps = self.gaps.get(&stream).into_iter().flatten();
-        gaps.map(|gap| gap.start).chain(rest).min()
+    /// Whether a stream was told since its last number; it counts for the next one only. Hashes
+    /// nothing as long as no stream was told: this is every message's way.
+    fn forget(&mut self, stream: u32) -> bool {
+        !self.told.is_empty() && self.told.remove(&stream)
+    }
+
+    /// Numbers below `expected` that a stream has not received; without an `expected`, those that
+    /// later ones have overtaken. O(gaps of the stream).
+    pub(super) fn missing(&self, stream: u32, expected: Option<u32>) -> Missing {
+        let next = usize::try_from(stream).ok().and_then(|place| self.next.get(place));
+        let next = next.copied().unwrap_or(0);
+        let rest = expected
+            .filter(|expected| *expected > next)
+            .map(|expected| Gap { numbers: next..expected, is_told: self.told.contains(&stream) });
+        let mut missing = Missing::default();
+        for gap in self.gaps.get(&stream).into_iter().flatten().chain(&rest) {
+            let count = gap.count();
+            if gap.is_told {
+                missing.told += count;
+            } else {
+                missing.silent += count;
+                let first = missing.first_silent.unwrap_or(gap.numbers.start);
+                missing.first_silent = Some(first.min(gap.numbers.start));
+            }
+        }
+        missing
     }
 }
 
 /// Takes a number out of the gaps; whether it was in one.
-fn fill(gaps: &mut Vec<Range<u32>>, number: u32) -> bool {
-    let Some(place) = gaps.iter().position(|gap| gap.contains(&number)) else { return false };
-    let gap = gaps.swap_remove(place);
-    let halves = [gap.start..number, number + 1..gap.end];
-    gaps.extend(halves.into_iter().filter(|half| !half.is_empty()));
+fn fill(gaps: &mut Vec<Gap>, number: u32) -> bool {
+    let Some(place) = gaps.iter().position(|gap| gap.numbers.contains(&number)) else {
+        return false;
+    };
+    let Gap { numbers, is_told } = gaps.swap_remove(place);
+    let halves = [numbers.start..number, number + 1..numbers.end];
+    let halves = halves.into_iter().filter(|half| !half.is_empty());
+    gaps.extend(halves.map(|numbers| Gap { numbers, is_told }));
     true
 }
 
@@ -93,28 +155,57 @@ mod tests {
     fn arrivals(numbers: &[u32]) -> (Vec<Arrival>, u64) {
         let mut sequences = Sequences::new(2, false);
         let arrivals = numbers.iter().map(|number| sequences.arrive(1, *number)).collect();
-        assert_eq!(sequences.missing(0, Some(5)), 5, "the other stream has received nothing");
-        (arrivals, sequences.missing(1, Some(5)))
+        let other = sequences.missing(0, Some(5)).silent;
+        assert_eq!(other, 5, "the other stream has received nothing");
+        (arrivals, sequences.missing(1, Some(5)).silent)
     }
 
     #[test]
     fn every_kind_of_fault_is_told_apart() {
-        use Arrival::{Again, Ahead, InOrder, Late};
+        use Arrival::{Again, InOrder, Late};
+        const AHEAD: Arrival = Arrival::Ahead { told: 0 };
         assert_eq!(arrivals(&[0, 1, 2, 3, 4]), (vec![InOrder; 5], 0));
         assert_eq!(arrivals(&[0, 1, 1, 2]), (vec![InOrder, InOrder, Again, InOrder], 2));
-        assert_eq!(arrivals(&[0, 2, 1, 3]), (vec![InOrder, Ahead, Late, InOrder], 1));
-        assert_eq!(arrivals(&[4, 2, 2, 0]), (vec![Ahead, Late, Again, Late], 2));
+        assert_eq!(arrivals(&[0, 2, 1, 3]), (vec![InOrder, AHEAD, Late, InOrder], 1));
+        assert_eq!(arrivals(&[4, 2, 2, 0]), (vec![AHEAD, Late, Again, Late], 2));
         assert_eq!(arrivals(&[]), (vec![], 5));
     }
 
     #[test]
     fn a_listener_begins_with_what_comes_first() {
         let mut sequences = Sequences::new(1, true);
-        assert_eq!(sequences.missing(0, None), 0);
+        assert_eq!(sequences.missing(0, None), Missing::default());
         assert_eq!(sequences.arrive(0, 7), Arrival::InOrder);
-        assert_eq!(sequences.arrive(0, 9), Arrival::Ahead);
-        assert_eq!(sequences.missing(0, None), 1);
+        assert_eq!(sequences.arrive(0, 9), Arrival::Ahead { told: 0 });
+        assert_eq!(sequences.missing(0, None).silent, 1);
         assert_eq!(sequences.arrive(0, 6), Arrival::Again);
+    }
+
+    /// What is missing of 10 numbers after some have arrived; `None` is a word that says so.
+    #[track_caller]
+    fn check_told(events: &[Option<u32>], told: u64, silent: u64, first_silent: Option<u32>) {
+        let mut sequences = Sequences::new(1, false);
+        for event in events {
+            match event {
+                Some(number) => assert_ne!(sequences.arrive(0, *number), Arrival::Again),
+                None => {
+                    sequences.tell(0);
+                }
+            }
+        }
+        let expected = Missing { silent, told, first_silent };
+        assert_eq!(sequences.missing(0, Some(10)), expected, "{events:?}");
+    }
+
+    #[test]
+    fn a_loss_is_told_by_a_word_after_the_last_message_before_it() {
+        check_told(&[Some(0), None, Some(5), Some(6)], 4, 3, Some(7));
+        check_told(&[Some(0), Some(5), None, Some(6)], 4, 3, Some(7));
+        check_told(&[Some(0), Some(5), Some(9), None], 7, 0, None);
+        check_told(&[Some(0), None], 9, 0, None);
+        check_told(&[None, Some(0), Some(2)], 0, 8, Some(1));
+        check_told(&[None, Some(2), Some(1)], 1, 7, Some(3));
+        check_told(&[None], 10, 0, None);
     }
 
     #[test]
@@ -134,15 +225,18 @@ mod tests {
                     () if seen.contains(&number) => Arrival::Again,
                     () if number < after => Arrival::Late,
                     () if number == after => Arrival::InOrder,
-                    () => Arrival::Ahead,
+                    () => Arrival::Ahead { told: 0 },
                 };
                 prop_assert_eq!(sequences.arrive(0, number), expected);
                 if expected != Arrival::Again {
                     seen.push(number);
                 }
-                prop_assert_eq!(sequences.missing(0, Some(12)), 12 - seen.len() as u64);
-                let first = (0..12).find(|number| !seen.contains(number));
-                prop_assert_eq!(sequences.first_missing(0, Some(12)), first);
+                let missing = Missing {
+                    silent: 12 - seen.len() as u64,
+                    told: 0,
+                    first_silent: (0..12).find(|number| !seen.contains(number)),
+                };
+                prop_assert_eq!(sequences.missing(0, Some(12)), missing);
             }
         }
     }

@@ -5,7 +5,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use percent_encoding::percent_decode_str;
 
-/// A text in which `{n}` stands for the number of a channel.
+/// A text in which `{n}` stands for the number of a channel, `{nnn}` for one of three digits or
+/// more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template(String);
 
@@ -29,12 +30,18 @@ impl Template {
     /// Whether each number gives another text.
     #[must_use]
     pub fn has_number(&self) -> bool {
-        self.0.contains(PLACEHOLDER)
+        placeholder(&self.0).is_some()
     }
 
     #[must_use]
     pub fn text(&self, number: u32) -> String {
-        self.0.replace(PLACEHOLDER, &number.to_string())
+        let (mut text, mut rest) = (String::new(), self.0.as_str());
+        while let Some((before, digits, after)) = placeholder(rest) {
+            text += before;
+            text += &format!("{number:0digits$}");
+            rest = after;
+        }
+        text + rest
     }
 }
 
@@ -129,7 +136,16 @@ impl std::fmt::Display for Target {
     }
 }
 
-const PLACEHOLDER: &str = "{n}";
+/// What stands before the first placeholder of a text, its number of digits, and what follows.
+fn placeholder(text: &str) -> Option<(&str, usize, &str)> {
+    let mut braces = text.match_indices('{').filter_map(|(start, _)| text.split_at_checked(start));
+    braces.find_map(|(before, rest)| {
+        let inner = rest.strip_prefix('{')?;
+        let after = inner.trim_start_matches('n');
+        let digits = inner.len() - after.len();
+        (digits > 0).then_some((before, digits, after.strip_prefix('}')?))
+    })
+}
 
 #[cfg(test)]
 mod tests {
@@ -179,6 +195,19 @@ mod tests {
         assert_eq!(target.default_channel().unwrap().text(3), "a-3/3");
         let other = target.at("127.0.0.1:9".parse().unwrap());
         assert_eq!(other.to_string(), "http://127.0.0.1:9/events/a-{n}/{n}");
+    }
+
+    #[test]
+    fn numbers_may_have_leading_zeros() {
+        for (text, expected) in [
+            ("{n}", "42"),
+            ("a{nnn}b{n}", "a042b42"),
+            ("{nnnnn}{{n}}", "00042{42}"),
+            ("{}{x}{nx}{n", "{}{x}{nx}{n"),
+        ] {
+            assert_eq!(Template::new(text).text(42), expected);
+            assert_eq!(Template::new(text).has_number(), text != expected);
+        }
     }
 
     #[test]

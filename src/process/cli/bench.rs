@@ -10,25 +10,36 @@ use super::arguments::{MILLISECOND, REDIS, RedisArguments};
 use super::values::{self, MIB, Rate};
 use super::{Command, server};
 use crate::process::bench::options::{
-    BenchOptions, Comparison, FloorOptions, Load, MESSAGES_MAX, Opening, Publication, Sink,
+    Aftermath, Allowed, BenchOptions, Choice, Closing, Comparison, FloorOptions, Load,
+    MESSAGES_MAX, Opening, Publication, Sink,
 };
 use crate::process::bench::schedule::Schedule;
 use crate::process::bench::target::{Target, Template};
 use crate::sys::host;
 
+/// The placeholder of a channel's number, as help shows it. clap makes a line end of it, unless
+/// something stands inside: an escape sequence that changes nothing, and that clap removes where
+/// the output is no terminal.
+macro_rules! n {
+    () => {
+        "{\u{1b}[0mn}"
+    };
+}
+
 #[derive(Args)]
 pub(super) struct BenchArguments {
-    /// What the streams ask for: http://HOST[:PORT]/PATH; {n} in it is the number of a channel
     #[arg(value_parser = Target::parse)]
+    #[arg(help = concat!("What the streams ask for: http://HOST[:PORT]/PATH; ", n!(), " in it is \
+                          the number of a channel, {nnn} the same with at least three digits"))]
     pub(super) url: Target,
 
     /// Streams to open; 0 = only publish
     #[arg(long, value_name = "N", help_heading = STREAMS, default_value = "1000")]
     #[arg(value_parser = values::number(0u32, 100_000_000))]
     pub(super) streams: u32,
-    /// Channels that the streams share where the URL has {n}, in turn [default: one for each
-    /// stream]
     #[arg(long, value_name = "N", help_heading = STREAMS)]
+    #[arg(help = concat!("Channels that the streams share where the URL has ", n!(), ", in turn \
+                          [default: one for each stream]"))]
     #[arg(value_parser = values::number(1u32, 100_000_000))]
     pub(super) channels: Option<u32>,
     /// Streams opened per second [default: as fast as the server takes them]
@@ -48,7 +59,7 @@ pub(super) struct BenchArguments {
     #[arg(value_parser = values::number(1usize, 1024))]
     pub(super) threads: Option<usize>,
 
-    /// Messages to publish, to the channels in turn
+    /// Messages to publish, over all channels
     #[arg(long, value_name = "N", help_heading = MESSAGES, default_value = "20")]
     #[arg(value_parser = values::number(1u32, MESSAGES_MAX))]
     pub(super) messages: u32,
@@ -60,12 +71,30 @@ pub(super) struct BenchArguments {
     #[arg(long, value_name = "N", help_heading = MESSAGES, default_value = "1")]
     #[arg(value_parser = values::number(1u32, MESSAGES_MAX))]
     pub(super) burst: u32,
+    /// Which channel is next: in turn, or at random
+    #[arg(long, value_name = "in-turn|random", help_heading = MESSAGES)]
+    #[arg(default_value = "in-turn", value_parser = values::choice)]
+    pub(super) order: Choice,
+    /// Connections to publish over; all messages of a channel take the same one
+    #[arg(long, value_name = "N", help_heading = MESSAGES, default_value = "1")]
+    #[arg(value_parser = values::number(1u32, 1024))]
+    pub(super) publishers: u32,
+    /// Publish one more message to each channel in the end, so long after all others were answered,
+    /// and report their latencies apart: is service normal again?
+    #[arg(long, value_name = "TIME", help_heading = MESSAGES, conflicts_with = "listen_only")]
+    #[arg(value_parser = values::duration_or_zero(MILLISECOND))]
+    pub(super) closing_after: Option<Duration>,
+    /// Closing messages per second
+    #[arg(long, value_name = "RATE", help_heading = MESSAGES, default_value = "10000")]
+    #[arg(value_parser = values::number(1u32, 1_000_000))]
+    pub(super) closing_rate: u32,
     /// Length of a message
     #[arg(long, value_name = "SIZE", help_heading = MESSAGES, default_value = "200")]
     #[arg(value_parser = values::size(STAMP_BYTES_MAX, 16 * MIB))]
     pub(super) bytes: usize,
-    /// Channel to publish to; {n} as in the URL [default: the rest of a path below /events/]
     #[arg(long, value_name = "CHANNEL", help_heading = MESSAGES, value_parser = values::channel)]
+    #[arg(help = concat!("Channel to publish to; ", n!(), " as in the URL [default: the rest of a \
+                          path below /events/]"))]
     #[arg(conflicts_with_all = ["publish_url", "listen_only"])]
     pub(super) channel: Option<String>,
     /// Publish by POST to this URL, the message being the body, and not through Redis
@@ -91,6 +120,18 @@ pub(super) struct BenchArguments {
     #[arg(long = "server-pid", value_name = "PID", help_heading = REPORT)]
     #[arg(value_parser = values::number(1u32, u32::MAX))]
     pub(super) server_pids: Vec<u32>,
+    /// Silence after the last message, after which the server's memory is measured again
+    #[arg(long, value_name = "TIME", help_heading = REPORT, default_value = "0")]
+    #[arg(value_parser = values::duration_or_zero(MILLISECOND))]
+    pub(super) settle: Duration,
+    /// Disconnect all streams but so many in the end, and measure memory after --settle
+    #[arg(long, value_name = "N", help_heading = REPORT, requires = "server_pids")]
+    #[arg(value_parser = values::number(0u32, 100_000_000))]
+    pub(super) keep: Option<u32>,
+    /// In the end send SIGTERM to the server, and wait so long until it has ended all streams
+    #[arg(long, value_name = "TIME", help_heading = REPORT, requires = "server_pids")]
+    #[arg(value_parser = values::duration(MILLISECOND), conflicts_with = "compare_floor")]
+    pub(super) stop_server: Option<Duration>,
     /// Compare with the least that does a server's job, in so many rounds of each
     #[arg(long, value_name = "ROUNDS", help_heading = REPORT, conflicts_with = "listen_only")]
     #[arg(value_parser = values::number(1u32, 1000))]
@@ -99,6 +140,9 @@ pub(super) struct BenchArguments {
     #[arg(long, value_name = "N", help_heading = REPORT)]
     #[arg(value_parser = values::number(1usize, 1024))]
     pub(super) floor_workers: Option<usize>,
+    /// Exit with 0 also if something was lost, but its streams were told by a stream-reset
+    #[arg(long, help_heading = REPORT)]
+    pub(super) allow_told_loss: bool,
     /// Exit with 0 also if something was lost
     #[arg(long, help_heading = REPORT)]
     pub(super) allow_loss: bool,
@@ -139,12 +183,25 @@ impl BenchArguments {
             idle: self.idle,
             patience: self.patience,
             server_pids: self.server_pids.clone(),
-            allow_loss: self.allow_loss,
+            aftermath: Aftermath {
+                settle: self.settle,
+                keep: self.keep,
+                stop_server: self.stop_server,
+            },
+            allowed: self.allowed(),
             json: self.json,
             comparison,
             load: self.load(channels)?,
             target,
         })))
+    }
+
+    fn allowed(&self) -> Allowed {
+        match (self.allow_loss, self.allow_told_loss) {
+            (true, _) => Allowed::Anything,
+            (false, true) => Allowed::Told,
+            (false, false) => Allowed::Nothing,
+        }
     }
 
     fn channel_count(&self) -> Result<u32, String> {
@@ -174,9 +231,19 @@ impl BenchArguments {
             return Ok(Load::Listen(duration));
         }
         let schedule = Schedule { interval: self.rate.0, burst: self.burst };
-        let (messages, bytes) = (self.messages, self.bytes);
+        let (messages, bytes, connections) = (self.messages, self.bytes, self.publishers);
+        if connections > channels {
+            return Err(format!(
+                "--publishers \"{connections}\": expected at most {channels}, one for each channel"
+            ));
+        }
+        let interval = Duration::from_secs(1) / self.closing_rate;
+        let closing = self.closing_after.map(|after| Closing { after, interval });
+        let choice = self.order;
         let sink = self.sink(channels)?;
-        Ok(Load::Publish(Publication { sink, messages, schedule, bytes }))
+        let publication =
+            Publication { sink, messages, schedule, bytes, connections, choice, closing };
+        Ok(Load::Publish(publication))
     }
 
     fn sink(self, channels: u32) -> Result<Sink, String> {
@@ -220,9 +287,11 @@ const REPORT: &str = "Report";
 /// A message has to have room for what it is recognised by.
 const STAMP_BYTES_MAX: usize = 64;
 
-pub(super) const BENCH_AFTER_HELP: &str = "\
+pub(super) const BENCH_AFTER_HELP: &str = concat!(
+    "\
 Opens the streams, is silent for --idle, publishes, and checks by sequence numbers that every \
-stream receives every message of its channel once and in order. Latencies count from the time at \
+stream receives every message of its channel once and in order; one that misses some is told so \
+by a stream-reset event, or they are lost in silence. Latencies count from the time at \
 which a message was meant to be sent, so a publisher or server that stalls can't hide it. Exits \
 with 1 if a stream did not open, was ended, or lost, repeated or reordered a message.
 
@@ -239,6 +308,9 @@ broker of its own, as the server has.
 Examples:
   corecast bench http://127.0.0.1:8080/events/bench --streams 10000 --rate 3 \\
       --server-pid $(pidof corecast)
-  corecast bench 'http://127.0.0.1:8080/events/bench-{n}' --streams 10000 --channels 100
+  corecast bench 'http://127.0.0.1:8080/events/bench-",
+    n!(),
+    "' --streams 10000 --channels 100
   corecast bench http://127.0.0.1:8080/events/bench --streams 10000 --burst 20 --compare-floor 5
-  corecast bench http://127.0.0.1:8081/sub --publish-url http://127.0.0.1:8081/pub";
+  corecast bench http://127.0.0.1:8081/sub --publish-url http://127.0.0.1:8081/pub"
+);

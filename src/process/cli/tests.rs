@@ -7,7 +7,7 @@ use clap::ArgAction;
 
 use super::*;
 use crate::ground::config::{Driver, Format, FormatRule, RouteTemplate};
-use crate::process::bench::options::{Load, Sink};
+use crate::process::bench::options::{Choice, Closing, Load, Sink};
 use crate::process::log::LogFormat;
 
 /// Reads `line`, divided at white space, in an environment of these variables only.
@@ -580,7 +580,12 @@ fn help_and_version_are_shown() {
     }
     assert_eq!(shown("-h"), help);
     assert!(shown("publish --help").contains("[DATA]"));
-    assert!(shown("bench --help").contains("--compare-floor <ROUNDS>"));
+    let bench = shown("bench --help");
+    assert!(bench.contains("--compare-floor <ROUNDS>"));
+    // clap would break the line at this.
+    for word in ["PATH; {n} in it is", "URL has {n}, in turn", "publish to; {n} as", "bench-{n}'"] {
+        assert!(bench.contains(word), "{word}: {bench}");
+    }
     let is_listed = |name: &str| help.lines().any(|line| line.trim_start().starts_with(name));
     assert!(is_listed("bench") && !is_listed("floor"), "an inner part of bench");
     assert_eq!(shown("--version"), concat!("corecast ", env!("CARGO_PKG_VERSION"), "\n"));
@@ -684,6 +689,14 @@ fn bench_takes_a_url_and_a_load() {
     assert_eq!(options.channels, 9);
     let Load::Publish(publication) = &options.load else { panic!("{options:?}") };
     assert_eq!((publication.schedule.interval, publication.schedule.burst), (None, 3));
+    assert_eq!((publication.connections, publication.choice), (1, Choice::InTurn));
+    assert_eq!(publication.closing, None);
+    let options =
+        bench("bench http://h/events/{n} --publishers 9 --order random --closing-after 1s");
+    let Load::Publish(publication) = &options.load else { panic!("{options:?}") };
+    assert_eq!((publication.connections, publication.choice), (9, Choice::Random));
+    let closing = Closing { after: Duration::from_secs(1), interval: Duration::from_micros(100) };
+    assert_eq!(publication.closing, Some(closing));
     assert_eq!(bench("bench http://h/events/{n} --channels 4").channels, 4);
     let options = bench("bench http://h/x --listen-only 2s --server-pid 1 --server-pid 2");
     assert!(matches!(options.load, Load::Listen(time) if time == Duration::from_secs(2)));

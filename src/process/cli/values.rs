@@ -15,6 +15,7 @@ use crate::ground::config::{
     Driver, Format, FormatRule, HistoryRule, ListenAddress, RedisAddress, RedisEndpoint,
     RouteTemplate, Secret,
 };
+use crate::process::bench::options::Choice;
 use crate::process::log::LogFormat;
 
 /// Longest time that any option takes.
@@ -86,6 +87,14 @@ pub(super) fn rate(text: &str) -> Result<Rate, String> {
 /// The time between two messages; `None` leaves none.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate(pub(super) Option<Duration>);
+
+pub(super) fn choice(text: &str) -> Result<Choice, String> {
+    match text {
+        "in-turn" => Ok(Choice::InTurn),
+        "random" => Ok(Choice::Random),
+        _ => Err("expected in-turn or random".to_owned()),
+    }
+}
 
 /// What stands in the environment or the file for a flag without a value.
 pub(super) fn switch(text: &str) -> Result<bool, String> {

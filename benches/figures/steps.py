@@ -1,0 +1,289 @@
+"""The steps: each measures some figures, and can be run alone."""
+
+import os
+import statistics
+
+import plot
+from figure import at_least, at_most, ratio, ratio_of_all
+from lab import user_us_per_delivery
+from plot import Point
+
+MIB = 1 << 20
+CORES = len(os.sched_getaffinity(0))
+
+
+def memory_shared(lab):
+    """User memory of idle streams of one channel"""
+    rest, each = idle_memory(lab, "bench")
+    return [
+        at_most(150, "B", "user memory per idle stream, one channel", each),
+        at_most(10, "MiB", "resident memory at rest, one worker", rest),
+    ]
+
+
+def memory_channels(lab):
+    """User memory of idle streams with a channel each, whose name has 20 bytes"""
+    _, each = idle_memory(lab, "courses/state/{nnnnnn}")
+    return [at_most(500, "B", "user memory per idle stream, a channel each", each)]
+
+
+def idle_memory(lab, path):
+    """Memory at rest, and bytes per stream, of some servers with one worker."""
+    rest, each = [], []
+    for _ in range(few(lab)):
+        with lab.server("--workers", 1) as server:
+            report = lab.bench(
+                f"{server.url}/{path}",
+                *("--streams", lab.small(18_000, 1000), "--messages", 1, "--idle", "2s"),
+                *("--redis", server.redis, "--server-pid", server.pid),
+            )
+        rest.append(report["server"]["resident_bytes"]["before"] / MIB)
+        each.append(report["server"]["bytes_per_idle_stream"])
+    return rest, each
+
+
+def memory_after_burst(lab):
+    """What is left of the memory that a burst took, and that streams took which have left"""
+    streams = lab.small(10_000, 1000)
+    settled, kept = [], []
+    for _ in range(few(lab)):
+        with lab.server("--workers", CORES) as server:
+            burst = ["--messages", 20, "--burst", 20, "--idle", "2s", "--settle", "3s"]
+            many = memory_of(lab, server, streams, *burst, "--keep", streams // 10)
+        with lab.server("--workers", CORES) as server:
+            tenth = memory_of(lab, server, streams // 10, "--messages", 1, "--idle", "2s")
+        settled.append(many["settled"] / many["idle"])
+        kept.append(many["kept"] / tenth["idle"])
+    return [
+        at_most(1.3, "x", "memory after a burst, beside as many idle streams", settled),
+        at_most(1.3, "x", "memory after 9 of 10 have left, beside as many idle streams", kept),
+    ]
+
+
+def memory_of(lab, server, streams, *options):
+    options = ["--streams", streams, *options, "--redis", server.redis]
+    report = lab.bench(f"{server.url}/bench", *options, "--server-pid", server.pid)
+    return report["server"]["resident_bytes"]
+
+
+def accept(lab):
+    """Time per accepted stream: head parsed, subscribed, head sent"""
+    streams = lab.small(20_000, 1000)
+    with lab.server("--workers", CORES) as server:
+        options = ["--streams", streams, "--messages", 1, "--idle", "500ms"]
+        compared = lab.compare(server, CORES, *options)
+
+    def cost(report):
+        return sum(report["server"]["per_stream_us"][kind] for kind in ("user", "system"))
+
+    return [ratio("<=", 1.2, "CPU per accepted stream, to the bare loop's", *compared.both(cost))]
+
+
+def fan_out_1(lab):
+    """One message at a time to 10,000 streams, one worker"""
+    return fan_out(lab, 1)[0]
+
+
+def fan_out_2(lab):
+    """One message at a time, 3 per second, to 10,000 streams, two workers"""
+    figures, compared = fan_out(lab, 2)
+    for name in ("p50", "p99"):
+        both = compared.both(lambda report: report["latency_ms"][name])
+        figures.append(ratio("<=", 1.05, f"{name} at 3 per second, to the bare loop's", *both))
+    return figures
+
+
+def fan_out(lab, workers):
+    options = ["--streams", lab.small(10_000, 1000), "--messages", 10, "--rate", 3]
+    with lab.server("--workers", workers) as server:
+        compared = lab.compare(server, workers, *options, "--idle", "300ms")
+    plural = "" if workers == 1 else "s"
+    named = f"{workers} worker{plural}"
+    wall = compared.both(lambda report: report["last_stream_ms"]["median"])
+    user_ns = 1000 * user_us_per_delivery(compared.servers)
+    figures = [
+        ratio("<=", 1.0, f"time to the last of 10,000 streams, {named}, to the bare loop's", *wall),
+        at_most(300, "ns", f"user CPU per delivery, {named}", [user_ns]),
+    ]
+    return figures, compared
+
+
+def burst(lab):
+    """A burst of 20 messages to 10,000 streams"""
+    options = ["--streams", lab.small(10_000, 1000), "--messages", 20, "--burst", 20]
+    with lab.server("--workers", CORES) as server:
+        compared = lab.compare(server, CORES, *options, "--idle", "300ms")
+    both = compared.both(lambda report: report["deliveries"]["per_second"])
+    return [ratio(">=", 8, "deliveries per second of a burst, to the bare loop's", *both)]
+
+
+def channels(lab):
+    """100,000 channels with a stream each, 50,000 messages a second at random"""
+    messages = lab.small(600_000, 50_000)
+    reports = []
+    with lab.redis() as redis, lab.server(*many_workers(lab), "--redis", redis) as server:
+        for _ in range(few(lab)):
+            load = ["--messages", messages, "--rate", 50_000, "--burst", 25, "--publishers", 2]
+            reports.append(flood(lab, server, *load))
+    lost = [report["deliveries"]["lost"] + report["deliveries"]["told"] for report in reports]
+    rates = [report["deliveries"]["per_second"] for report in reports]
+    return [
+        at_most(0, "", "messages lost, 100,000 channels, 50,000 a second", [sum(lost)]),
+        at_most(3, "µs", "user CPU per event there", [user_us_per_delivery(reports)]),
+        # Or the load was not what it says.
+        at_least(0.98 * 50_000, "/s", "messages delivered there", rates),
+    ]
+
+
+def overload(lab):
+    """100,000 channels, messages as fast as redis-server takes them, for 30 seconds"""
+    seconds = lab.small(30, 2)
+    # On cores that it shares with everybody else, Redis would get little, and there would be no
+    # flood: it has priority.
+    with lab.redis(niceness=-15) as redis:
+        with lab.server(*many_workers(lab), "--redis", redis) as server:
+            unlimited = ["--rate", "max", "--publishers", 8]
+            pilot = flood(lab, server, *unlimited, "--messages", lab.small(2_000_000, 100_000))
+            messages = int(seconds * published_per_second(pilot))
+            closing = ["--closing-after", "1s", "--settle", "1s"]
+            report = flood(lab, server, *unlimited, *closing, "--messages", messages)
+    return overload_figures(report)
+
+
+def overload_figures(report):
+    deliveries, memory = report["deliveries"], report["server"]["resident_bytes"]
+    grown = (memory["peak"] - memory["idle"]) / MIB
+    others = sum(n for reason, n in deliveries["reset_reasons"].items() if reason != "overload")
+    closing = report["closing"]
+    streams = report["streams"]["opened"]
+    return [
+        at_least(300_000, "/s", "messages published in a flood", [published_per_second(report)]),
+        at_most(WORKERS * INTAKE_MIB, "MiB", "memory that a flood takes", [grown]),
+        at_most(0, "", "streams that lost messages in silence", [deliveries["losers"]]),
+        at_most(0, "", "resets for another reason than overload", [others]),
+        at_least(streams, "", "streams served a second later", [closing["received"]]),
+        at_most(100, "ms", "p99 a second later", [closing["latency_ms"]["p99"]]),
+    ]
+
+
+def flood(lab, server, *load):
+    """Messages at random to 100,000 channels with a stream each."""
+    streams = ["--streams", lab.small(100_000, 5000), "--order", "random"]
+    options = [*streams, *load, "--redis", server.redis, "--server-pid", server.pid]
+    return lab.bench(f"{server.url}/bench-{{nnnnnn}}", *options, may_lose=True)
+
+
+def published_per_second(report):
+    return report["messages"]["published"] / report["messages"]["seconds"]
+
+
+def many_workers(lab):
+    """Options of a server whose descriptors suffice for 100,000 streams where a process may have
+    20,000; a worker has a table of its own."""
+    return ["--workers", WORKERS, "--max-intake", f"{INTAKE_MIB}MiB"]
+
+
+WORKERS = 8
+
+# The default.
+INTAKE_MIB = 64
+
+
+def million(lab):
+    """A million streams in one process, both ends on this machine"""
+    streams = lab.small(1_000_000, 20_000)
+    times = ["--heartbeat", "60s", "--drain-time", lab.small("30s", "1s")]
+    with lab.server("--workers", lab.small(54, 2), *times) as server:
+        load = million_load(lab, streams, server)
+        ours = lab.bench(f"{server.url}/bench", *load, "--stop-server", "120s", may_lose=True)
+        code, errors = server.wait_end(30), server.errors()
+    floor = million_floor(lab, streams)
+    wall = (report["last_stream_ms"]["each"] for report in (ours, floor))
+    held = ours["streams"]["opened"] - ours["streams"]["ended"]
+    memory = ours["server"]["resident_bytes"]["peak"] / 1e6
+    fault = 0 if code == 0 and not errors and ours["server"]["drain_seconds"] else 1
+    return [
+        at_least(streams, "", "streams held", [held]),
+        at_most(250, "MB", "resident memory with a million streams", [memory]),
+        ratio_of_all("<=", 1.1, "time to the last of a million, to the bare loop's", *wall),
+        at_most(0, "", "messages lost there", [ours["deliveries"]["lost"]]),
+        at_most(0, "", "errors while a million streams are drained", [fault]),
+    ]
+
+
+def million_floor(lab, streams):
+    """The report of the bare loop with as many streams."""
+    with lab.floor(lab.small(64, 2)) as floor:
+        return lab.bench(f"{floor.url}/bench", *million_load(lab, streams, floor))
+
+
+def million_load(lab, streams, server):
+    # Between messages there is time for the slowest of both.
+    pause = ["--messages", 2, "--rate", lab.small(0.033, 1), "--patience", "40s"]
+    opening = ["--streams", streams, "--open-timeout", "60s", "--idle", "2s"]
+    channel = ["--channel", "bench", "--redis", server.redis, "--server-pid", server.pid]
+    return [*opening, *pause, *channel]
+
+
+def growth(lab):
+    """Deliveries per second from 1,000 to 1,000,000 streams, beside the bare loop's"""
+    sizes = GROWTH[: lab.small(len(GROWTH), 1)]
+    points = [growth_point(lab, **size) for size in sizes]
+    # The step of a million has measured that, and takes minutes.
+    if (last := lab.earlier("million")) and not lab.is_quick:
+        ours, floor = (delivery_rates(report) for report in last["reports"])
+        points.append(Point(last["reports"][0]["streams"]["opened"], ours, floor))
+    plot.write(lab.results / "growth.svg", points)
+    name = "deliveries per second at {:,} streams, to the bare loop's"
+    return [
+        ratio_of_all(">=", None, name.format(point.streams), point.ours, point.floor)
+        for point in points
+    ]
+
+
+def growth_point(lab, streams, workers, rounds, messages, rate):
+    load = ["--streams", streams, "--messages", messages, "--rate", rate, "--idle", "300ms"]
+    with lab.server("--workers", workers) as server:
+        compared = lab.compare(server, workers, *load, rounds=min(rounds, lab.rounds))
+
+    def median_rate(report):
+        return statistics.median(delivery_rates(report))
+
+    return Point(streams, *compared.both(median_rate))
+
+
+def delivery_rates(report):
+    """Of each message: all its deliveries, over the time until the last one."""
+    streams = report["streams"]["opened"]
+    return [1000 * streams / milliseconds for milliseconds in report["last_stream_ms"]["each"]]
+
+
+GROWTH = [
+    {"streams": 1_000, "workers": CORES, "rounds": 15, "messages": 10, "rate": 30},
+    {"streams": 10_000, "workers": CORES, "rounds": 5, "messages": 10, "rate": 3},
+    {"streams": 100_000, "workers": WORKERS, "rounds": 3, "messages": 3, "rate": 0.3},
+]
+
+
+def few(lab):
+    """Repetitions of what hardly varies."""
+    return min(3, lab.rounds)
+
+
+# In the order in which they run.
+ALL = {
+    step.__name__.replace("_", "-"): step
+    for step in (
+        memory_shared,
+        memory_channels,
+        memory_after_burst,
+        accept,
+        fan_out_1,
+        fan_out_2,
+        burst,
+        channels,
+        overload,
+        million,
+        growth,
+    )
+}
