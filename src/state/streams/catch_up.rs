@@ -227,7 +227,7 @@ impl Streams {
             Start::Unknown => self.start_anew(catch_up, ResetReason::UnknownId, position),
             Start::Unheard => self.start_anew(catch_up, ResetReason::LinkLost, position),
             Start::After(after) if after > position => {
-                if !self.is_known(id, catch_up) {
+                if self.history.channels > 0 && !self.is_known(id, catch_up) {
                     return Step::Wait;
                 }
                 self.start_anew(catch_up, ResetReason::UnknownId, position)
@@ -263,6 +263,8 @@ impl Streams {
         for channel in catch_up.channels.clone() {
             if self.is_kept(channel) {
                 catch_up.lacks_until(channel, reason, position);
+            } else {
+                catch_up.lacks(channel, ResetReason::NoHistory);
             }
         }
         position

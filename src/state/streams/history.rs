@@ -178,6 +178,32 @@ impl Streams {
         wants
     }
 
+    /// Redis could not tell its newest id yet: it is asked again.
+    pub fn repeat_clock(&mut self) {
+        self.history.clock_told += 1;
+        self.history.wants_clock = true;
+    }
+
+    /// The history of this Redis can't be read: from now on streams are live only.
+    pub fn give_history_up(&mut self) {
+        if self.history.rules.is_empty() {
+            return;
+        }
+        let rules = HistoryRules::default();
+        let suspended = std::mem::take(&mut self.history.suspended);
+        let waiters = std::mem::take(&mut self.history.clock_waiters);
+        let acknowledged = std::mem::take(&mut self.history.acknowledged);
+        self.history = History { position: Some(EventId::ZERO), ..History::new(rules) };
+        self.ready.extend(suspended.into_iter().chain(waiters));
+        for id in self.channels.ids() {
+            let Some(channel) = self.channels.get_mut(id) else { continue };
+            if let Some(recent) = channel.recent.take() {
+                self.ready.extend(recent.waiters);
+            }
+        }
+        acknowledged.into_iter().for_each(|id| self.stand(id));
+    }
+
     /// Redis told its newest id: what it acknowledged before stands.
     pub fn tell_clock(&mut self, clock: Clock) {
         self.history.clock_told += 1;

@@ -45,7 +45,10 @@ impl Streams {
     /// The next channels to subscribe, at most `max`.
     pub fn next_asks(&mut self, max: usize) -> Vec<ChannelId> {
         let count = self.ask.len().min(max);
-        self.ask.drain(..count).collect()
+        let ids: Vec<ChannelId> = self.ask.drain(..count).collect();
+        // Where events are kept, a subscription stands once the newest id is known.
+        self.history.wants_clock |= ids.iter().any(|id| self.is_kept(*id));
+        ids
     }
 
     /// The name in Redis.
@@ -56,7 +59,7 @@ impl Streams {
 
     /// The name as clients know it: without `--strip-prefix`.
     #[must_use]
-    pub(super) fn public_name(&self, id: ChannelId) -> &[u8] {
+    pub fn public_name(&self, id: ChannelId) -> &[u8] {
         let name = self.name(id);
         name.strip_prefix(&*self.strip_prefix).unwrap_or(name)
     }
@@ -80,12 +83,6 @@ impl Streams {
         } else {
             self.stand(id);
         }
-    }
-
-    /// Whether a channel's subscription stands only once Redis has told its newest id.
-    #[must_use]
-    pub fn needs_clock(&self, channels: &[ChannelId]) -> bool {
-        self.history.channels > 0 && channels.iter().any(|id| self.is_kept(*id))
     }
 
     /// The subscription stands: streams that waited for it open in the next slice, and

@@ -152,7 +152,6 @@ impl World {
         for id in self.streams.next_asks(usize::MAX) {
             self.redis.subscribed.insert(number(self.streams.name(id)));
             self.redis.wire.push_back(Item::Acknowledged(id));
-            self.streams.history.wants_clock = true;
         }
         if self.streams.takes_clock_wish() {
             self.redis.wire.push_back(Item::Clock(self.redis.clock()));
