@@ -62,10 +62,10 @@ impl Streams {
     /// Drops a channel's oldest events until it holds at most `cap` bytes, and puts a reset in
     /// their place.
     fn trim_channel(&mut self, id: ChannelId, cap: usize) {
-        let reset = encoded_reset(self.public_name(id));
         let Some(channel) = self.channels.get_mut(id) else { return };
         let Some(traffic) = &mut channel.traffic else { return };
         let mut lost = None;
+        let mut told = None;
         while traffic.pending_bytes > cap
             && let Some(dropped) = traffic.pending.pop_front()
         {
@@ -73,14 +73,22 @@ impl Streams {
             self.intake_bytes -= dropped.bytes.len();
             self.counters.overload.add(u64::from(dropped.kind == Kind::Publisher));
             lost = Some(dropped.reach);
+            if dropped.kind == Kind::Reset(ResetReason::Overload) {
+                told = Some(dropped.bytes);
+            }
         }
-        if let Some(reach) = lost {
-            let kind = Kind::Reset(ResetReason::Overload);
-            traffic.pending_bytes += reset.len();
-            self.intake_bytes += reset.len();
-            traffic.pending.push_front(Pending { bytes: reset, reach, kind });
+        let Some(reach) = lost else { return };
+        // A channel that lost something before mostly still holds the reset that says so.
+        let reset = told.unwrap_or_else(|| {
             self.counters.resets.add(1);
-        }
+            encoded_reset(self.public_name(id))
+        });
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        let Some(traffic) = &mut channel.traffic else { return };
+        let kind = Kind::Reset(ResetReason::Overload);
+        traffic.pending_bytes += reset.len();
+        self.intake_bytes += reset.len();
+        traffic.pending.push_front(Pending { bytes: reset, reach, kind });
     }
 
     /// The same for the lane, with a reset for each channel that lost something.
