@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn memory_is_given_back_once_after_each_time_of_activity() {
-        assert_eq!(due(1000, |_| false), []);
+        assert_eq!(due(1000, |_| false), Vec::<u32>::new());
         assert_eq!(due(1000, |tick| (100..120).contains(&tick)), [129]);
         assert_eq!(due(250, |tick| tick == 100 || tick == 200), [110, 210]);
     }
