@@ -242,7 +242,7 @@ impl Sockets for FakeSockets {
         buffers.iter().map(|buffer| self.send(fd, buffer)).sum()
     }
 
-    fn close(&mut self, fd: RawFd) {
+    fn close(&mut self, fd: RawFd, _peer_lives: bool) {
         black_box(fd);
     }
 }

@@ -174,6 +174,16 @@ fn messages_that_come_again_fail_the_run() {
 }
 
 #[test]
+fn messages_may_be_wrapped_and_posted_ahead_of_answers() {
+    let fake = Fake { answered_at_once: 5, ..Fake::new(|_, _| 1) };
+    let body = "another line\ndata: {message}";
+    let outcome = fake.bench(&["--publish-body", body, "--publish-ahead", "5"]);
+    assert_eq!(outcome.code, 0, "{}", outcome.errors);
+    assert_eq!(outcome.report["deliveries"]["received"], 100);
+    assert_eq!(outcome.report["deliveries"]["foreign"], 100);
+}
+
+#[test]
 fn a_server_that_refuses_or_is_not_there_fails_the_run() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -208,6 +218,7 @@ fn misuse_is_answered_in_one_line() {
         (&["http://127.0.0.1:1/a"], "--channel: expected the channel that the URL streams"),
         (&["http://h/events/{n}", "--compare-floor", "1"], "expected a URL without {n}"),
         (&["http://h/events/{n}", "--channel", "a"], "--channel: expected {n} in it"),
+        (&[url, "--publish-body", "a"], "expected {message} in it"),
     ] {
         let outcome = bench(arguments);
         assert_eq!(outcome.code, 2, "{arguments:?}");
@@ -235,6 +246,7 @@ fn losses_that_a_stream_reset_tells_are_counted_apart() {
     let fake = Fake {
         deliver: |stream, message| usize::from(!matches!((stream, message), (3, 7) | (5, 2..=4))),
         resets: |stream, message| stream == 5 && message == 4,
+        answered_at_once: 1,
     };
     let outcome = fake.bench(&["--allow-told-loss"]);
     assert_eq!(outcome.code, 1, "stream 3 was not told");
@@ -245,6 +257,7 @@ fn losses_that_a_stream_reset_tells_are_counted_apart() {
     let told = Fake {
         deliver: |stream, message| usize::from(stream != 5 || message < 8),
         resets: |stream, message| stream == 5 && message == 8,
+        answered_at_once: 1,
     };
     let outcome = told.bench(&["--allow-told-loss"]);
     assert_eq!(outcome.code, 0, "{}", outcome.errors);
@@ -286,26 +299,69 @@ const STREAMS: usize = 10;
 const MESSAGES: usize = 10;
 
 /// A server for one test, which takes its streams first and then what is posted for them.
+#[derive(Clone, Copy)]
 struct Fake {
     /// How often a stream gets a message.
     deliver: fn(usize, usize) -> usize,
     /// Whether a stream is told of a loss in the place of a message, or before it.
     resets: fn(usize, usize) -> bool,
+    /// Messages that it wants to have read before it answers.
+    answered_at_once: usize,
 }
 
 impl Fake {
     fn new(deliver: fn(usize, usize) -> usize) -> Self {
-        Self { deliver, resets: |_, _| false }
+        Self { deliver, resets: |_, _| false, answered_at_once: 1 }
     }
 
     fn bench(&self, arguments: &[&str]) -> Outcome {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let Self { deliver, resets } = *self;
-        let server = thread::spawn(move || serve(&listener, deliver, resets));
+        let fake = *self;
+        let server = thread::spawn(move || fake.serve(&listener));
         let outcome = bench_fake(address, arguments);
         server.join().unwrap();
         outcome
+    }
+
+    fn serve(self, listener: &TcpListener) {
+        let mut streams: Vec<TcpStream> = Vec::new();
+        while streams.len() < STREAMS {
+            let mut socket = listener.accept().unwrap().0;
+            assert!(read_head(&mut socket).starts_with("GET /sub "));
+            socket
+                .write_all(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+                      Transfer-Encoding: chunked\r\n\r\n",
+                )
+                .unwrap();
+            streams.push(socket);
+        }
+        let mut publisher = listener.accept().unwrap().0;
+        for message in 0..MESSAGES {
+            let head = read_head(&mut publisher);
+            let length =
+                head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+            let mut body = vec![0; length.parse().unwrap()];
+            publisher.read_exact(&mut body).unwrap();
+            if (message + 1) % self.answered_at_once == 0 {
+                let answers = "HTTP/1.1 204 No Content\r\n\r\n".repeat(self.answered_at_once);
+                publisher.write_all(answers.as_bytes()).unwrap();
+            }
+            let chunk = |event: &str| format!("{:x}\r\n{event}\r\n", event.len());
+            let reset = chunk("event: stream-reset\ndata: {\"reason\": \"overload\"}\n\n");
+            let chunk = chunk(&format!("data: {}\n\n", String::from_utf8(body).unwrap()));
+            for (stream, socket) in streams.iter_mut().enumerate() {
+                socket
+                    .write_all(reset.repeat((self.resets)(stream, message).into()).as_bytes())
+                    .unwrap();
+                socket.write_all(chunk.repeat((self.deliver)(stream, message)).as_bytes()).unwrap();
+            }
+        }
+        // The streams stay open until the bench has seen enough.
+        for mut socket in streams {
+            let _ = socket.read(&mut [0]);
+        }
     }
 }
 
@@ -331,44 +387,6 @@ fn bench_fake(address: SocketAddr, arguments: &[&str]) -> Outcome {
         "200",
     ];
     bench(&[&own, arguments].concat())
-}
-
-fn serve(
-    listener: &TcpListener,
-    deliver: fn(usize, usize) -> usize,
-    resets: fn(usize, usize) -> bool,
-) {
-    let mut streams: Vec<TcpStream> = Vec::new();
-    while streams.len() < STREAMS {
-        let mut socket = listener.accept().unwrap().0;
-        assert!(read_head(&mut socket).starts_with("GET /sub "));
-        socket
-            .write_all(
-                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
-                  Transfer-Encoding: chunked\r\n\r\n",
-            )
-            .unwrap();
-        streams.push(socket);
-    }
-    let mut publisher = listener.accept().unwrap().0;
-    for message in 0..MESSAGES {
-        let head = read_head(&mut publisher);
-        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
-        let mut body = vec![0; length.parse().unwrap()];
-        publisher.read_exact(&mut body).unwrap();
-        publisher.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
-        let chunk = |event: &str| format!("{:x}\r\n{event}\r\n", event.len());
-        let reset = chunk("event: stream-reset\ndata: {\"reason\": \"overload\"}\n\n");
-        let chunk = chunk(&format!("data: {}\n\n", String::from_utf8(body).unwrap()));
-        for (stream, socket) in streams.iter_mut().enumerate() {
-            socket.write_all(reset.repeat(resets(stream, message).into()).as_bytes()).unwrap();
-            socket.write_all(chunk.repeat(deliver(stream, message)).as_bytes()).unwrap();
-        }
-    }
-    // The streams stay open until the bench has seen enough.
-    for mut socket in streams {
-        let _ = socket.read(&mut [0]);
-    }
 }
 
 /// A request's head, byte by byte: what follows it stays in the socket.

@@ -28,6 +28,8 @@ pub struct Readiness {
     pub token: Token,
     pub readable: bool,
     pub writable: bool,
+    /// The peer will send nothing more than what is there to be read.
+    pub peer_finished: bool,
     /// The peer has closed, or the connection is broken.
     pub hung_up: bool,
 }
@@ -128,6 +130,7 @@ impl Readiness {
             token: Token::from_data(data.u64())?,
             readable: flags.intersects(EventFlags::IN | EventFlags::RDHUP),
             writable: flags.contains(EventFlags::OUT),
+            peer_finished: flags.contains(EventFlags::RDHUP),
             hung_up: flags.intersects(EventFlags::ERR | EventFlags::HUP),
         })
     }

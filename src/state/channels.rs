@@ -52,6 +52,7 @@ pub enum Subscription {
 #[derive(Debug, Default)]
 pub struct Traffic {
     pub pending: VecDeque<Pending>,
+    /// Invariant: the [`waiting_bytes`] of all that is pending.
     pub pending_bytes: usize,
     pub pass: Option<Pass>,
     /// Gaps among the subscribers.
@@ -66,6 +67,17 @@ pub struct Pending {
     /// Invariant: never falls from one pending event to the next.
     pub reach: usize,
     pub kind: Kind,
+}
+
+/// What an event that waits takes beside its bytes, about: its place in a queue and the queue's
+/// spare room, its reference count, and what its channel holds only while events wait. Without it
+/// a flood of short events would take many times the memory that it may.
+pub const WAITING_EVENT_BYTES: usize = 128;
+
+/// Memory that `events` encoded events of `bytes` together take while they wait, about.
+#[must_use]
+pub fn waiting_bytes(events: usize, bytes: usize) -> usize {
+    bytes + events * WAITING_EVENT_BYTES
 }
 
 /// Whose event it is.

@@ -93,8 +93,9 @@ pub trait Sockets {
     /// [`Broken`] if the connection can't take any more, ever.
     fn send_vectored(&mut self, fd: RawFd, buffers: &[IoSlice<'_>]) -> Result<usize, Broken>;
 
-    /// Closes the descriptor; it must not be used again.
-    fn close(&mut self, fd: RawFd);
+    /// Closes the descriptor; it must not be used again. Where the peer lives, input that was not
+    /// read must not spoil what was sent last.
+    fn close(&mut self, fd: RawFd, peer_lives: bool);
 }
 
 /// Sockets in memory, with buffers of a given size, for tests of this floor.
@@ -161,7 +162,7 @@ pub(crate) mod memory {
             Ok(total)
         }
 
-        fn close(&mut self, fd: RawFd) {
+        fn close(&mut self, fd: RawFd, _peer_lives: bool) {
             assert!(!self.closed.contains(&fd), "descriptor {fd} closed twice");
             self.closed.push(fd);
         }

@@ -49,6 +49,13 @@ pub fn make_descriptor_table_private() -> io::Result<()> {
     }
 }
 
+/// Gives the memory that this thread has freed back to the kernel, and what other threads have
+/// freed long enough ago. Does nothing in a program that has another allocator.
+pub fn release_memory() {
+    // SAFETY: the function may be called at any time, by any thread; it touches only what is free.
+    unsafe { libmimalloc_sys::mi_collect(true) };
+}
+
 /// Blocks SIGINT and SIGTERM in this thread and all that it will start, and returns a
 /// descriptor that becomes readable when one is pending (signalfd(2)).
 ///

@@ -281,10 +281,13 @@ impl Sockets for ClientSockets {
         }
     }
 
-    fn close(&mut self, fd: RawFd) {
-        // Unread input would turn the close into a reset, which may overtake what was just sent.
-        let mut junk = [0_u8; 1024];
-        let _ = receive(raw::borrow(fd), &mut junk);
+    fn close(&mut self, fd: RawFd, peer_lives: bool) {
+        if peer_lives {
+            // Unread input would turn the close into a reset, which may overtake what was just
+            // sent.
+            let mut junk = [0_u8; 1024];
+            let _ = receive(raw::borrow(fd), &mut junk);
+        }
         raw::close(fd);
     }
 }

@@ -148,33 +148,38 @@ impl Core {
             return self.close(id, CloseReason::PeerClosed);
         }
         if readiness.readable {
-            self.on_readable(id);
+            self.on_readable(id, readiness.peer_finished);
         }
         if readiness.writable && self.streams.has_backlog(id) {
             self.streams.flush(id, &mut self.sockets);
         }
     }
 
-    fn on_readable(&mut self, id: ConnectionId) {
+    fn on_readable(&mut self, id: ConnectionId, peer_finished: bool) {
         let mut buffer = std::mem::take(&mut self.read_buffer);
         self.answers = 0;
-        self.read_all(id, &mut buffer);
+        self.read_all(id, peer_finished, &mut buffer);
         self.read_buffer = buffer;
     }
 
-    /// Reads until nothing is left, as an edge-triggered watch demands.
-    fn read_all(&mut self, id: ConnectionId, buffer: &mut [u8]) {
+    /// Reads until nothing is left, as an edge-triggered watch demands. A read that leaves room in
+    /// the buffer took all there was (epoll(7)), but for the end where the peer has announced it.
+    fn read_all(&mut self, id: ConnectionId, peer_finished: bool, buffer: &mut [u8]) {
         for _ in 0..READS_PER_TURN_MAX {
             let Some(connection) = self.streams.get(id) else { return };
             let (fd, state) = (connection.fd, connection.state);
             match socket::receive(raw::borrow(fd), buffer) {
                 Received::Empty => return,
                 Received::Closed => return self.close(id, CloseReason::PeerClosed),
-                Received::Bytes(count) if state == State::Head => {
-                    self.on_head_bytes(id, buffer.get(..count).unwrap_or_default());
+                Received::Bytes(count) => {
+                    // A stream's client has nothing to say; what a refused one says is thrown away.
+                    if state == State::Head {
+                        self.on_head_bytes(id, buffer.get(..count).unwrap_or_default());
+                    }
+                    if count < buffer.len() && !peer_finished {
+                        return;
+                    }
                 }
-                // A stream's client has nothing to say; what a refused one says is thrown away.
-                Received::Bytes(_) => {}
             }
         }
         self.close(id, CloseReason::BadRequest);

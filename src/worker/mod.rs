@@ -8,6 +8,7 @@ mod core;
 mod drain;
 mod mailbox;
 mod requests;
+mod rest;
 
 use std::cell::RefCell;
 use std::io;
@@ -34,6 +35,7 @@ use crate::sys::{clock, raw, runtime, socket};
 
 use self::core::Core;
 pub use mailbox::Mailbox;
+use rest::{Activity, Rest};
 
 /// What a worker is started with.
 #[derive(Clone, Debug)]
@@ -157,6 +159,7 @@ struct Worker {
     /// Connections that the sweep for heartbeats has still to visit in this tick.
     visits: usize,
     drain: Option<drain::Drain>,
+    rest: Rest,
     started: Instant,
     is_ready: bool,
 }
@@ -205,6 +208,7 @@ impl Worker {
             mailbox,
             visits: 0,
             drain: None,
+            rest: Rest::default(),
             started: now,
             is_ready: false,
         })
@@ -246,6 +250,9 @@ impl Worker {
             self.resume_listener(place);
         }
         self.announce(now);
+        if self.rest.is_due(self.core.now, Activity::of(&self.core.counters)) {
+            raw::release_memory();
+        }
         match &mut self.drain {
             Some(drain) => drain.tick(&mut self.core),
             None => false,

@@ -16,7 +16,7 @@ use rustix::event::epoll::{self, CreateFlags, Event as Readiness, EventData, Eve
 
 use super::message::Stamp;
 use super::pace::Pace;
-use super::response::{Event, Phase};
+use super::response::{Data, Phase};
 use super::score::{self, Failure, Live, Tally};
 use super::sequence::{Arrival, Missing, Sequences};
 use super::sources::Sources;
@@ -258,7 +258,7 @@ impl Crowd {
         let now_ns = clock::monotonic_ns();
         let was_open = phase != Phase::Head;
         let mut tail = self.tails.remove(&slot).unwrap_or_default();
-        let result = phase.read(&mut tail, bytes, &mut |event| self.receive(slot, event, now_ns));
+        let result = phase.read(&mut tail, bytes, &mut |data| self.receive(slot, data, now_ns));
         if !tail.is_empty() {
             self.tails.insert(slot, tail);
         }
@@ -274,9 +274,9 @@ impl Crowd {
         }
     }
 
-    fn receive(&mut self, slot: u32, event: Event<'_>, now_ns: u64) {
-        if event.name == b"stream-reset" {
-            self.tally.record_reset(event.data);
+    fn receive(&mut self, slot: u32, data: Data<'_>, now_ns: u64) {
+        if data.name == b"stream-reset" {
+            self.tally.record_reset(data.line);
             let told = self.sequences.tell(slot);
             return score::add(&self.live.given_up, told);
         }
@@ -286,7 +286,7 @@ impl Crowd {
             token.is_none_or(|token| stamp.token == token)
                 && expected.is_none_or(|expected| stamp.sequence < expected)
         };
-        let Some(stamp) = Stamp::parse(event.data).filter(ours) else {
+        let Some(stamp) = Stamp::parse(data.line).filter(ours) else {
             self.tally.foreign += 1;
             return;
         };

@@ -117,14 +117,16 @@ fn wide(number: u32) -> usize {
 mod tests {
     use std::collections::HashSet;
 
-    use super::super::options::Sink;
+    use super::super::options::{Posting, Sink, Wrapping};
     use super::super::schedule::Schedule;
     use super::super::target::Target;
     use super::*;
 
     fn publication(messages: u32, connections: u32, choice: Choice) -> Publication {
+        let target = Target::parse("http://h/").unwrap();
+        let posting = Posting { target, body: Wrapping::default(), unanswered_max: 1 };
         Publication {
-            sink: Sink::Http(Target::parse("http://h/").unwrap()),
+            sink: Sink::Http(Box::new(posting)),
             messages,
             schedule: Schedule { interval: None, burst: 1 },
             bytes: 0,

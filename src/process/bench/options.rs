@@ -107,7 +107,35 @@ pub struct Closing {
 #[derive(Clone, Debug)]
 pub enum Sink {
     Redis { server: RedisAddress, channel: Template },
-    Http(Target),
+    Http(Box<Posting>),
+}
+
+/// How messages are published by HTTP.
+#[derive(Clone, Debug)]
+pub struct Posting {
+    pub target: Target,
+    pub body: Wrapping,
+    /// Requests that may wait for their answers.
+    ///
+    /// Invariant: at least 1.
+    pub unanswered_max: u32,
+}
+
+/// What stands before and behind a message in the body of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wrapping {
+    pub before: String,
+    pub behind: String,
+}
+
+impl Wrapping {
+    /// # Errors
+    /// What was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (before, behind) =
+            text.split_once(MESSAGE).ok_or_else(|| format!("expected {MESSAGE} in it"))?;
+        Ok(Self { before: before.to_owned(), behind: behind.to_owned() })
+    }
 }
 
 /// How the server is compared with the floor.
@@ -130,5 +158,22 @@ pub struct FloorOptions {
     pub redis: Option<RedisAddress>,
 }
 
+/// The place of the message in a body.
+const MESSAGE: &str = "{message}";
+
 /// Most messages of a test.
 pub const MESSAGES_MAX: u32 = 100_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_stands_somewhere_in_a_body() {
+        let wrapping = |text| Wrapping::parse(text).map(|body| (body.before, body.behind));
+        assert_eq!(wrapping("{message}"), Ok((String::new(), String::new())));
+        let json = r#"{"data": "{message}"}"#;
+        assert_eq!(wrapping(json), Ok((r#"{"data": ""#.to_owned(), r#""}"#.to_owned())));
+        assert!(wrapping("{}").is_err());
+    }
+}

@@ -216,7 +216,12 @@ impl<'a> Publisher<'a> {
             self.answered_ns = clock::monotonic_ns();
             self.published.end_ns = self.answered_ns;
         }
-        if answers.closes { self.reconnect() } else { Ok(()) }
+        match (answers.closes, self.sent == self.answered) {
+            (false, _) => Ok(()),
+            (true, true) => self.reconnect(),
+            // Whether the others were read is not known.
+            (true, false) => Err(io::Error::other("the connection was closed")),
+        }
     }
 
     fn check_silence(&self) -> io::Result<()> {
@@ -237,8 +242,8 @@ impl<'a> Publisher<'a> {
 fn connect(sink: &Sink) -> io::Result<Socket> {
     match sink {
         Sink::Redis { server, .. } => redis_link::connect(server),
-        Sink::Http(target) => {
-            let socket = redis_link::connect_tcp(target.resolve()?)?;
+        Sink::Http(posting) => {
+            let socket = redis_link::connect_tcp(posting.target.resolve()?)?;
             socket.set_nonblocking(true)?;
             Ok(socket)
         }

@@ -37,23 +37,22 @@ pub(super) enum Unusable {
     Ended,
 }
 
-/// An event, as far as a test looks at it.
+/// A line of an event's data: servers that join messages send several in one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Event<'a> {
-    /// Empty for a plain message.
+pub(super) struct Data<'a> {
+    /// The event's name, empty for a plain message.
     pub(super) name: &'a [u8],
-    /// The first line of its data.
-    pub(super) data: &'a [u8],
+    pub(super) line: &'a [u8],
 }
 
 impl Phase {
-    /// Reads what has arrived and shows each event that is whole. `tail` keeps what is not, and is
-    /// empty between events, as most streams are most of the time.
+    /// Reads what has arrived and shows the data of each event that is whole. `tail` keeps what is
+    /// not, and is empty between events, as most streams are most of the time.
     pub(super) fn read(
         &mut self,
         tail: &mut Vec<u8>,
         mut input: &[u8],
-        show: &mut impl FnMut(Event<'_>),
+        show: &mut impl FnMut(Data<'_>),
     ) -> Result<(), Unusable> {
         if *self == Self::Head {
             // Where the head ends in `input`: its end may have begun in the tail.
@@ -143,7 +142,7 @@ fn body(head: &[u8]) -> Result<Phase, Unusable> {
 fn read_body(
     tail: &mut Vec<u8>,
     piece: &[u8],
-    show: &mut impl FnMut(Event<'_>),
+    show: &mut impl FnMut(Data<'_>),
 ) -> Result<(), Unusable> {
     if tail.is_empty() {
         let rest = piece.get(read_events(piece, show)..).unwrap_or_default();
@@ -156,11 +155,12 @@ fn read_body(
     if tail.len() > EVENT_BYTES_MAX { Err(Unusable::Malformed) } else { Ok(()) }
 }
 
-/// Shows the events that are whole, and returns how many bytes they take (WHATWG HTML 9.2.6). A
-/// line ends with LF or CR LF; no server is known to end one with CR alone.
-fn read_events(bytes: &[u8], show: &mut impl FnMut(Event<'_>)) -> usize {
+/// Shows the data of the events that are whole, and returns how many bytes they take (WHATWG HTML
+/// 9.2.6). A line ends with LF or CR LF; no server is known to end one with CR alone.
+fn read_events(bytes: &[u8], show: &mut impl FnMut(Data<'_>)) -> usize {
     let (mut start, mut read) = (0, 0);
-    let (mut name, mut data): (&[u8], Option<&[u8]>) = (b"", None);
+    let (mut name, mut first): (&[u8], Option<&[u8]>) = (b"", None);
+    let mut has_more = false;
     while let Some(rest) = bytes.get(start..)
         && let Some(length) = memchr(b'\n', rest)
     {
@@ -168,19 +168,30 @@ fn read_events(bytes: &[u8], show: &mut impl FnMut(Event<'_>)) -> usize {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         start += length + 1;
         if line.is_empty() {
-            if let Some(data) = data.take() {
-                show(Event { name, data });
+            if has_more {
+                let event = bytes.get(read..start).unwrap_or_default();
+                let lines = event.split(|byte| *byte == b'\n').filter_map(data);
+                lines.for_each(|line| show(Data { name, line }));
+            } else if let Some(line) = first {
+                show(Data { name, line });
             }
-            name = b"";
+            (name, first, has_more) = (b"", None, false);
             read = start;
-        } else if let Some(value) = line.strip_prefix(b"data:") {
-            let value = value.strip_prefix(b" ").unwrap_or(value);
-            data = data.or(Some(value));
+        } else if let Some(value) = data(line) {
+            has_more = first.is_some();
+            first = first.or(Some(value));
         } else if let Some(value) = line.strip_prefix(b"event:") {
             name = value.strip_prefix(b" ").unwrap_or(value);
         }
     }
     read
+}
+
+/// What a line says, if it is one of data.
+fn data(line: &[u8]) -> Option<&[u8]> {
+    let value = line.strip_prefix(b"data:")?;
+    let value = value.strip_prefix(b" ").unwrap_or(value);
+    Some(value.strip_suffix(b"\r").unwrap_or(value))
 }
 
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -203,9 +214,9 @@ mod tests {
         for cut in 0..=bytes.len() {
             let (mut phase, mut tail, mut events) = (Phase::Head, Vec::new(), Vec::new());
             let (first, second) = bytes.split_at(cut);
-            let mut show = |event: Event<'_>| {
+            let mut show = |data: Data<'_>| {
                 let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-                events.push((text(event.name), text(event.data)));
+                events.push((text(data.name), text(data.line)));
             };
             let result = phase
                 .read(&mut tail, first, &mut show)
@@ -221,7 +232,14 @@ mod tests {
     fn events_are_shown_once_they_are_whole() {
         let body = "retry: 2000\nid: 1\n\n:\n\ndata: a\n\nevent: b\r\ndata:c\r\ndata: d\r\n\r\n\
                     event: e\n\ndata: unfinished\n";
-        check(&(PLAIN.to_owned() + body), &[("", "a"), ("b", "c")], Ok(()));
+        check(&(PLAIN.to_owned() + body), &[("", "a"), ("b", "c"), ("b", "d")], Ok(()));
+    }
+
+    #[test]
+    fn every_line_of_data_is_shown() {
+        let body = "data: a\ndata:b\nevent: c\ndata:\n\ndata: d\n\n";
+        let expected = [("c", "a"), ("c", "b"), ("c", ""), ("", "d")];
+        check(&(PLAIN.to_owned() + body), &expected, Ok(()));
     }
 
     #[test]

@@ -443,8 +443,8 @@ impl fmt::Display for BenchError {
                  another place, --listen-only publishes nothing)",
                 server.endpoint
             ),
-            Self::Publish(Sink::Http(target), error) => {
-                write!(f, "cannot publish at {target}: {error}")
+            Self::Publish(Sink::Http(posting), error) => {
+                write!(f, "cannot publish at {}: {error}", posting.target)
             }
             Self::Thread(error) => write!(f, "a thread failed: {error}"),
             Self::Floor(error) => write!(f, "the floor did not start: {error}"),

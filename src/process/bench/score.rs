@@ -62,7 +62,7 @@ pub(super) struct Tally {
     pub(super) reordered: u64,
     /// `stream-reset` events, by their reason.
     pub(super) resets: BTreeMap<String, u64>,
-    /// Events of somebody else.
+    /// Lines of data of somebody else.
     pub(super) foreign: u64,
     /// Time from the moment a message was due, in microseconds.
     pub(super) latency: Histogram<u64>,

@@ -15,11 +15,11 @@ pub(super) struct Answers {
 }
 
 impl Sink {
-    /// Messages that may wait for their answers. Nobody is asked to take HTTP requests in advance.
+    /// Messages that may wait for their answers.
     pub(super) fn unanswered_max(&self) -> u32 {
         match self {
             Self::Redis { .. } => 1024,
-            Self::Http(_) => 1,
+            Self::Http(posting) => posting.unanswered_max,
         }
     }
 
@@ -30,9 +30,13 @@ impl Sink {
                 let name = template.text(channel);
                 encode_command(&[b"PUBLISH", name.as_bytes(), payload], output);
             }
-            Self::Http(target) => {
-                output.extend_from_slice(&target.publish_request(channel, payload.len()));
-                output.extend_from_slice(payload);
+            Self::Http(posting) => {
+                let (before, behind) = (&posting.body.before, &posting.body.behind);
+                let length = before.len() + payload.len() + behind.len();
+                output.extend_from_slice(&posting.target.publish_request(channel, length));
+                for part in [before.as_bytes(), payload, behind.as_bytes()] {
+                    output.extend_from_slice(part);
+                }
             }
         }
     }
@@ -107,6 +111,7 @@ const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 #[cfg(test)]
 mod tests {
+    use super::super::options::{Posting, Wrapping};
     use super::super::target::{Target, Template};
     use super::*;
     use crate::ground::config::{RedisAddress, RedisEndpoint};
@@ -118,7 +123,9 @@ mod tests {
     }
 
     fn http() -> Sink {
-        Sink::Http(Target::parse("http://h:1/pub/{n}").unwrap())
+        let body = Wrapping::parse("<{message}>").unwrap();
+        let target = Target::parse("http://h:1/pub/{n}").unwrap();
+        Sink::Http(Box::new(Posting { target, body, unanswered_max: 1 }))
     }
 
     /// Reads answers that arrive cut in two at every byte.
@@ -162,6 +169,6 @@ mod tests {
         http().encode(3, b"xy", &mut output);
         let text = String::from_utf8(output).unwrap();
         assert!(text.starts_with("POST /pub/3 HTTP/1.1\r\nHost: h:1\r\n"), "{text}");
-        assert!(text.ends_with("Content-Length: 2\r\n\r\nxy"), "{text}");
+        assert!(text.ends_with("Content-Length: 4\r\n\r\n<xy>"), "{text}");
     }
 }

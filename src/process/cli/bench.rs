@@ -11,7 +11,7 @@ use super::values::{self, MIB, Rate};
 use super::{Command, server};
 use crate::process::bench::options::{
     Aftermath, Allowed, BenchOptions, Choice, Closing, Comparison, FloorOptions, Load,
-    MESSAGES_MAX, Opening, Publication, Sink,
+    MESSAGES_MAX, Opening, Posting, Publication, Sink, Wrapping,
 };
 use crate::process::bench::schedule::Schedule;
 use crate::process::bench::target::{Target, Template};
@@ -101,6 +101,15 @@ pub(super) struct BenchArguments {
     #[arg(long, value_name = "URL", help_heading = MESSAGES, value_parser = Target::parse)]
     #[arg(conflicts_with = "listen_only")]
     pub(super) publish_url: Option<Target>,
+    /// Body of such a POST, with {message} in the place of the message; {message} and a line feed
+    /// suit servers that join messages
+    #[arg(long, value_name = "TEXT", help_heading = MESSAGES, value_parser = Wrapping::parse)]
+    #[arg(requires = "publish_url", default_value = "{message}")]
+    pub(super) publish_body: Wrapping,
+    /// Requests sent before the first of them is answered, for servers that take them in advance
+    #[arg(long, value_name = "N", help_heading = MESSAGES, default_value = "1")]
+    #[arg(requires = "publish_url", value_parser = values::number(1u32, 1024))]
+    pub(super) publish_ahead: u32,
     /// Publish nothing, and listen for so long to what another bench publishes
     #[arg(long, value_name = "TIME", help_heading = MESSAGES)]
     #[arg(value_parser = values::duration(MILLISECOND), conflicts_with_all = ["messages", "rate"])]
@@ -250,7 +259,9 @@ impl BenchArguments {
         let (sink, option, has_number) = match self.publish_url {
             Some(target) => {
                 let has_number = target.has_number();
-                (Sink::Http(target), "--publish-url", has_number)
+                let (body, unanswered_max) = (self.publish_body, self.publish_ahead);
+                let posting = Box::new(Posting { target, body, unanswered_max });
+                (Sink::Http(posting), "--publish-url", has_number)
             }
             None => {
                 let given = self.channel.as_deref().map(Template::new);

@@ -10,7 +10,7 @@ use super::{Streams, Turn, index, shrink};
 use crate::bytes::event_stream::{self, ResetReason};
 use crate::ground::ids::ChannelId;
 use crate::ground::limits::COALESCED_WRITE_BYTES_MAX;
-use crate::state::channels::{Channel, Kind, Pass, Pending, Segment, Traffic};
+use crate::state::channels::{Channel, Kind, Pass, Pending, Segment, Traffic, waiting_bytes};
 use crate::state::connections::Connections;
 use crate::state::sockets::{Cold, Outcome, Sockets};
 
@@ -42,7 +42,7 @@ impl Streams {
         let Some(channel) = self.channels.get_mut(id) else { return };
         if !channel.members.is_empty() {
             self.lane.push(id, Rc::clone(bytes), kind);
-            self.intake_bytes += bytes.len();
+            self.intake_bytes += waiting_bytes(1, bytes.len());
             if !self.lane.queued {
                 self.lane.queued = true;
                 self.take_turn(Turn::Many);
@@ -56,8 +56,8 @@ impl Streams {
         let new = channel.traffic.is_none();
         let traffic = channel.traffic.get_or_insert_default();
         traffic.pending.push_back(Pending { bytes: Rc::clone(bytes), reach, kind });
-        traffic.pending_bytes += bytes.len();
-        self.intake_bytes += bytes.len();
+        traffic.pending_bytes += waiting_bytes(1, bytes.len());
+        self.intake_bytes += waiting_bytes(1, bytes.len());
         if new {
             self.take_turn(Turn::Channel(id));
         }
@@ -75,9 +75,14 @@ impl Streams {
         while used < budget {
             let Some(channel) = self.channels.get_mut(id) else { return (used, false) };
             let Some(traffic) = &mut channel.traffic else { return (used, false) };
-            if traffic.pass.is_none() && !traffic.begin_pass(&mut self.scratch) {
-                self.end_traffic(id);
-                return (used, false);
+            if traffic.pass.is_none() {
+                let waiting = traffic.pending_bytes;
+                if !traffic.begin_pass(&mut self.scratch) {
+                    self.end_traffic(id);
+                    return (used, false);
+                }
+                let begun = traffic.pass.as_ref().map_or(0, |pass| pass.bytes.len());
+                self.intake_bytes -= waiting - traffic.pending_bytes - begun;
             }
             let Some(pass) = &mut traffic.pass else { return (used, false) };
             channel.sent_at = self.now;
@@ -183,7 +188,7 @@ impl Traffic {
             merged += 1;
             self.pending.pop_front();
         }
-        self.pending_bytes -= length;
+        self.pending_bytes -= waiting_bytes(merged, length);
         let bytes = if merged == 1 { first.bytes } else { Rc::from(&scratch[..]) };
         self.pass = Some(Pass { bytes, segments, next: 0 });
         true

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::{Streams, Turn};
 use crate::bytes::event_stream::{self, ResetReason};
 use crate::ground::ids::ChannelId;
-use crate::state::channels::{Kind, Pending};
+use crate::state::channels::{Kind, Pending, waiting_bytes};
 
 impl Streams {
     /// Bytes that wait to be fanned out.
@@ -62,25 +62,33 @@ impl Streams {
     /// Drops a channel's oldest events until it holds at most `cap` bytes, and puts a reset in
     /// their place.
     fn trim_channel(&mut self, id: ChannelId, cap: usize) {
-        let reset = encoded_reset(self.public_name(id));
         let Some(channel) = self.channels.get_mut(id) else { return };
         let Some(traffic) = &mut channel.traffic else { return };
         let mut lost = None;
+        let mut told = None;
         while traffic.pending_bytes > cap
             && let Some(dropped) = traffic.pending.pop_front()
         {
-            traffic.pending_bytes -= dropped.bytes.len();
-            self.intake_bytes -= dropped.bytes.len();
+            traffic.pending_bytes -= waiting_bytes(1, dropped.bytes.len());
+            self.intake_bytes -= waiting_bytes(1, dropped.bytes.len());
             self.counters.overload.add(u64::from(dropped.kind == Kind::Publisher));
             lost = Some(dropped.reach);
+            if dropped.kind == Kind::Reset(ResetReason::Overload) {
+                told = Some(dropped.bytes);
+            }
         }
-        if let Some(reach) = lost {
-            let kind = Kind::Reset(ResetReason::Overload);
-            traffic.pending_bytes += reset.len();
-            self.intake_bytes += reset.len();
-            traffic.pending.push_front(Pending { bytes: reset, reach, kind });
+        let Some(reach) = lost else { return };
+        // A channel that lost something before mostly still holds the reset that says so.
+        let reset = told.unwrap_or_else(|| {
             self.counters.resets.add(1);
-        }
+            encoded_reset(self.public_name(id))
+        });
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        let Some(traffic) = &mut channel.traffic else { return };
+        let kind = Kind::Reset(ResetReason::Overload);
+        traffic.pending_bytes += waiting_bytes(1, reset.len());
+        self.intake_bytes += waiting_bytes(1, reset.len());
+        traffic.pending.push_front(Pending { bytes: reset, reach, kind });
     }
 
     /// The same for the lane, with a reset for each channel that lost something.
@@ -90,8 +98,8 @@ impl Streams {
         while self.lane.bytes > cap
             && let Some(dropped) = self.lane.arrivals.pop_front()
         {
-            self.lane.bytes -= dropped.bytes.len();
-            self.intake_bytes -= dropped.bytes.len();
+            self.lane.bytes -= waiting_bytes(1, dropped.bytes.len());
+            self.intake_bytes -= waiting_bytes(1, dropped.bytes.len());
             self.counters.overload.add(u64::from(dropped.kind == Kind::Publisher));
             losers.push(dropped.channel);
             newest = Some(dropped);
@@ -101,7 +109,7 @@ impl Streams {
         let Some(newest) = newest else { return };
         for id in losers {
             let reset = encoded_reset(self.public_name(id));
-            self.intake_bytes += reset.len();
+            self.intake_bytes += waiting_bytes(1, reset.len());
             self.counters.resets.add(1);
             self.lane.push_front(&newest, id, reset, Kind::Reset(ResetReason::Overload));
         }

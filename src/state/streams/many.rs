@@ -13,7 +13,7 @@ use super::{Streams, index, shrink};
 use crate::bytes::event_stream::{self, ResetReason};
 use crate::ground::ids::{ChannelId, ConnectionId, MultiId};
 use crate::ground::limits::COALESCED_WRITE_BYTES_MAX;
-use crate::state::channels::{Channels, Kind};
+use crate::state::channels::{Channels, Kind, waiting_bytes};
 use crate::state::connections::State;
 use crate::state::deadlines::Tick;
 use crate::state::pages::Pages;
@@ -86,7 +86,7 @@ const LOOKS_PER_SEND: usize = 16;
 impl Lane {
     pub(super) fn push(&mut self, channel: ChannelId, bytes: Rc<[u8]>, kind: Kind) {
         self.newest += 1;
-        self.bytes += bytes.len();
+        self.bytes += waiting_bytes(1, bytes.len());
         self.arrivals.push_back(Arrival { number: self.newest, channel, bytes, kind });
     }
 
@@ -98,7 +98,7 @@ impl Lane {
         bytes: Rc<[u8]>,
         kind: Kind,
     ) {
-        self.bytes += bytes.len();
+        self.bytes += waiting_bytes(1, bytes.len());
         self.arrivals.push_front(Arrival { number: dropped.number, channel, bytes, kind });
     }
 
@@ -126,7 +126,7 @@ impl Lane {
         if range.is_empty() {
             return false;
         }
-        self.bytes -= length;
+        self.bytes -= waiting_bytes(range.len(), length);
         let mut groups: Vec<(ChannelId, Vec<usize>)> = Vec::new();
         let mut group_of = HashMap::new();
         for (place, arrival) in range.iter().enumerate() {
@@ -146,7 +146,7 @@ impl Lane {
 
 impl LanePass {
     fn bytes(&self) -> usize {
-        self.range.iter().map(|arrival| arrival.bytes.len()).sum()
+        self.range.iter().map(|arrival| waiting_bytes(1, arrival.bytes.len())).sum()
     }
 
     /// The next member to look at.

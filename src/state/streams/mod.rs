@@ -353,7 +353,7 @@ impl Streams {
             State::Vacant | State::Head | State::Lingering(_) => {}
         }
         self.connections.remove(id);
-        sockets.close(fd);
+        sockets.close(fd, reason != CloseReason::PeerClosed);
         self.counters.close(match state {
             State::Lingering(known) => known,
             _ => reason,
