@@ -1,0 +1,223 @@
+//! The link of one worker to Redis: one connection that subscribes, and is found out when it dies.
+//!
+//! It has no task of its own. The worker's reactor tells it that its socket is ready, the worker's
+//! tick that time has passed; it tells its worker what happened through [`Upstream`].
+//!
+//! A link waits, resolves, or has a session: a connection, with what was asked and not yet answered
+//! on it. When a session ends, everything on it ends; the link waits and starts anew.
+
+mod commands;
+mod connection;
+mod error;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use self::connection::{Connection, Resolving};
+pub use self::error::LinkError;
+use self::session::{Identity, Session};
+use crate::ground::config::{RedisAddress, RedisEndpoint};
+use crate::ground::ids::ChannelId;
+use crate::ground::limits::{LINK_DEADLINE, LINK_RETRY_MAX, LINK_RETRY_MIN};
+use crate::io::reactor::Reactor;
+
+/// What a link tells its worker.
+pub trait Upstream {
+    /// The link speaks; everything that is needed may be asked of it.
+    fn link_up(&mut self, protocol: Protocol);
+    /// Everything that was asked when the link came up has been answered.
+    fn link_proven(&mut self);
+    /// The link is gone, and every subscription with it. Also told when an attempt to connect
+    /// fails.
+    fn link_down(&mut self, error: &LinkError, was_up: bool);
+    fn message(&mut self, channel: &[u8], payload: &[u8]);
+    /// A message longer than `--max-event-bytes` was thrown away.
+    fn oversize(&mut self, channel: &[u8]);
+    fn subscribed(&mut self, channel: &[u8]);
+    /// Redis does not let us subscribe to this channel now.
+    fn refused(&mut self, channel: ChannelId, error: &[u8]);
+}
+
+/// Version of the Redis protocol that a link speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Resp2,
+    Resp3,
+}
+
+/// A link, up or on its way there.
+#[derive(Debug)]
+pub struct Link {
+    endpoint: RedisEndpoint,
+    identity: Identity,
+    payload_bytes_max: usize,
+    state: State,
+    /// Attempts since the link was last healthy.
+    attempts: u32,
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting { until: Instant },
+    Resolving { resolving: Resolving, since: Instant },
+    Connected(Session),
+}
+
+impl Link {
+    #[must_use]
+    pub fn new(
+        address: RedisAddress,
+        name: String,
+        payload_bytes_max: usize,
+        now: Instant,
+    ) -> Self {
+        Self {
+            identity: Identity::new(&address, name),
+            endpoint: address.endpoint,
+            payload_bytes_max,
+            state: State::Waiting { until: now },
+            attempts: 0,
+        }
+    }
+
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        matches!(&self.state, State::Connected(session) if session.is_up())
+    }
+
+    /// Subscribes to channels, one command for all. The link must be up.
+    pub fn subscribe(&mut self, channels: Vec<ChannelId>, names: Vec<Vec<u8>>) {
+        debug_assert!(self.is_up());
+        if let State::Connected(session) = &mut self.state {
+            session.subscribe(channels, names);
+        }
+    }
+
+    /// Ends subscriptions, one command for all.
+    pub fn unsubscribe(&mut self, names: &[Vec<u8>]) {
+        if let State::Connected(session) = &mut self.state {
+            session.unsubscribe(names);
+        }
+    }
+
+    /// Asks for a sign of life; its answer comes after those to everything asked before.
+    pub fn ping(&mut self, now: Instant) {
+        if let State::Connected(session) = &mut self.state {
+            session.ping(now);
+        }
+    }
+
+    /// Closes the connection without a word to anybody.
+    pub fn abandon(&mut self) {
+        if let State::Connected(session) = &self.state {
+            self.state = State::Waiting { until: session.since };
+        }
+    }
+
+    /// The socket is ready: reads, bounded, and writes.
+    pub fn on_ready(&mut self, now: Instant, reactor: &Reactor, upstream: &mut impl Upstream) {
+        let State::Connected(session) = &mut self.state else { return };
+        let went = session
+            .on_ready(now, &self.identity, self.payload_bytes_max, upstream)
+            .and_then(|()| session.flush(reactor));
+        self.check(went, now, reactor, upstream);
+    }
+
+    /// Time has passed: connects again, asks for a sign of life, gives up.
+    pub fn on_tick(&mut self, now: Instant, reactor: &Reactor, upstream: &mut impl Upstream) {
+        let went = match &mut self.state {
+            State::Waiting { until } if now < *until => return,
+            State::Waiting { .. } => self.start(now, reactor),
+            State::Resolving { resolving, .. } if resolving.is_finished() => {
+                self.connect_resolved(now, reactor)
+            }
+            State::Resolving { since, .. } if now.duration_since(*since) >= LINK_DEADLINE => {
+                Err(LinkError::Silent("the resolving of its name"))
+            }
+            State::Resolving { .. } => return,
+            State::Connected(session) => {
+                if session.is_healthy(now) {
+                    self.attempts = 0;
+                }
+                session.on_tick(now).and_then(|()| session.flush(reactor))
+            }
+        };
+        self.check(went, now, reactor, upstream);
+    }
+
+    /// Writes what is to be written, and watches for room if the socket does not take it all.
+    pub fn flush(&mut self, now: Instant, reactor: &Reactor, upstream: &mut impl Upstream) {
+        if let State::Connected(session) = &mut self.state {
+            let went = session.flush(reactor);
+            self.check(went, now, reactor, upstream);
+        }
+    }
+
+    /// Starts an attempt.
+    fn start(&mut self, now: Instant, reactor: &Reactor) -> Result<(), LinkError> {
+        self.attempts = self.attempts.saturating_add(1);
+        let connecting = match &self.endpoint {
+            RedisEndpoint::Unix(path) => Connection::start_unix(path, reactor),
+            RedisEndpoint::Tcp { host, port } => match host.parse() {
+                Ok(ip) => Connection::start_tcp(SocketAddr::new(ip, *port), reactor),
+                Err(_) => {
+                    let resolving = Resolving::start(host, *port).map_err(LinkError::Connect)?;
+                    self.state = State::Resolving { resolving, since: now };
+                    return Ok(());
+                }
+            },
+        };
+        self.connect(connecting, now)
+    }
+
+    fn connect_resolved(&mut self, now: Instant, reactor: &Reactor) -> Result<(), LinkError> {
+        let waiting = State::Waiting { until: now };
+        let State::Resolving { resolving, .. } = std::mem::replace(&mut self.state, waiting) else {
+            return Ok(());
+        };
+        let addresses = resolving.addresses().map_err(LinkError::Resolve)?;
+        // A name may stand for several addresses: each attempt takes the next.
+        let turn = self.attempts as usize % addresses.len().max(1);
+        let connecting = match addresses.get(turn) {
+            Some(address) => Connection::start_tcp(*address, reactor),
+            None => Err(io::ErrorKind::AddrNotAvailable.into()),
+        };
+        self.connect(connecting, now)
+    }
+
+    fn connect(
+        &mut self,
+        connecting: io::Result<Connection>,
+        now: Instant,
+    ) -> Result<(), LinkError> {
+        let connection = connecting.map_err(LinkError::Connect)?;
+        self.state = State::Connected(Session::new(connection, now));
+        Ok(())
+    }
+
+    /// If something went wrong, gives the connection up, and plans the next.
+    fn check(
+        &mut self,
+        went: Result<(), LinkError>,
+        now: Instant,
+        reactor: &Reactor,
+        upstream: &mut impl Upstream,
+    ) {
+        let Err(error) = went else { return };
+        let ceiling = LINK_RETRY_MIN
+            .saturating_mul(1 << self.attempts.min(16))
+            .clamp(LINK_RETRY_MIN, LINK_RETRY_MAX);
+        let until = now + ceiling.mul_f64(fastrand::f64());
+        let was_up = self.is_up();
+        if let State::Connected(session) =
+            std::mem::replace(&mut self.state, State::Waiting { until })
+        {
+            session.forget(reactor);
+        }
+        upstream.link_down(&error, was_up);
+    }
+}
