@@ -6,4 +6,6 @@ pub mod link;
 pub mod metrics;
 pub mod rate_limited;
 pub mod reactor;
+pub mod redis;
+pub mod tls;
 pub mod wake;

@@ -18,11 +18,15 @@ use tracing::warn;
 
 use crate::bytes::format::Formats;
 use crate::bytes::target::{Reserved, RouteError, Routes};
-use crate::ground::config::{Config, Driver, ListenAddress, RedisAddress, RedisEndpoint};
+use crate::ground::config::{
+    Config, Driver, ListenAddress, RedisAddress, RedisEndpoint, Sentinels,
+};
 use crate::ground::ids::WorkerId;
 use crate::ground::limits::{CONNECTION_MEMORY_BYTES, DESCRIPTORS_RESERVED};
 use crate::io::admin::{self, Overview};
 use crate::io::broker::{self, BrokerCounters, BrokerListener, BrokerOptions};
+use crate::io::redis::Redis;
+use crate::io::tls::TlsError;
 use crate::io::wake::Wake;
 use crate::process::banner::{Banner, DEFAULT_PATH};
 use crate::process::supervisor::{Ending, Supervisor};
@@ -40,6 +44,7 @@ pub enum ServeError {
         error: io::Error,
     },
     Route(RouteError),
+    Tls(TlsError),
     /// `--driver uring` where the kernel refuses it.
     NoUring,
     /// A worker could not start at all.
@@ -87,6 +92,7 @@ pub fn serve(config: Config) -> Result<Ending, ServeError> {
         (None, Some(broker)) => (broker.address.clone(), broker.name.clone()),
         (None, None) => return Err(ServeError::Thread("broker")),
     };
+    let redis = Redis::new(redis)?;
     let room = Room::new(&config, descriptors, has_private_tables);
     let workers: Arc<[Arc<Counters>]> = (0..config.workers).map(|_| Arc::default()).collect();
     let capacity = room.capacity(&workers);
@@ -225,7 +231,7 @@ impl Broker {
             let never = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
             broker::run(listener, options, never, counted)
         })?;
-        let address = RedisAddress { endpoint, username: None, password, database: 0 };
+        let address = RedisAddress { endpoint, username: None, password, database: 0, tls: None };
         Ok(Self { thread, counters, address, name, port })
     }
 }
@@ -339,12 +345,18 @@ fn reachable(ip: IpAddr) -> IpAddr {
 
 /// A Redis address without credentials.
 fn redis_url(address: &RedisAddress) -> String {
+    let scheme = if address.tls.is_some() { "rediss" } else { "redis" };
     match &address.endpoint {
-        RedisEndpoint::Tcp { host, port } if host.contains(':') => {
-            format!("redis://[{host}]:{port}")
-        }
-        RedisEndpoint::Tcp { host, port } => format!("redis://{host}:{port}"),
         RedisEndpoint::Unix(path) => format!("unix://{}", path.display()),
+        RedisEndpoint::Sentinel(sentinels) => {
+            let Sentinels { hosts, master, .. } = &**sentinels;
+            let host = |(host, port): &(String, u16)| {
+                RedisEndpoint::Tcp { host: host.clone(), port: *port }.to_string()
+            };
+            let hosts: Vec<String> = hosts.iter().map(host).collect();
+            format!("{scheme}+sentinel://{}/{master}", hosts.join(","))
+        }
+        tcp @ RedisEndpoint::Tcp { .. } => format!("{scheme}://{tcp}"),
     }
 }
 
@@ -367,6 +379,7 @@ impl fmt::Display for ServeError {
                 Ok(())
             }
             Self::Route(error) => write!(f, "{error}"),
+            Self::Tls(error) => write!(f, "{error}"),
             Self::NoUring => f.write_str(
                 "--driver uring: the kernel refuses io_uring to this process; allow it \
                  (sysctl kernel.io_uring_disabled, seccomp) or use auto or epoll",
@@ -383,6 +396,12 @@ impl std::error::Error for ServeError {}
 impl From<io::Error> for ServeError {
     fn from(error: io::Error) -> Self {
         Self::System(error)
+    }
+}
+
+impl From<TlsError> for ServeError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
     }
 }
 

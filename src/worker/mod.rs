@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use crate::bytes::format::Formats;
 use crate::bytes::target::Routes;
-use crate::ground::config::{Config, RedisAddress};
+use crate::ground::config::Config;
 use crate::ground::ids::WorkerId;
 use crate::ground::limits::{
     ACCEPTS_PER_TURN_MAX, CHANNELS_PER_SUBSCRIBE_MAX, LISTEN_BACKLOG, OPEN_WAIT,
@@ -28,6 +28,7 @@ use crate::ground::limits::{
 };
 use crate::io::link::Link;
 use crate::io::reactor::{Reactor, Readiness, Token};
+use crate::io::redis::Redis;
 use crate::state::counters::{CloseReason, Counters};
 use crate::sys::runtime::{DriverKind, Notify, Readable, Yield};
 use crate::sys::{clock, raw, runtime, socket};
@@ -42,7 +43,7 @@ pub struct Setup {
     pub config: Arc<Config>,
     pub routes: Arc<Routes>,
     pub formats: Arc<Formats>,
-    pub redis: RedisAddress,
+    pub redis: Redis,
     pub driver: DriverKind,
     pub listeners: Vec<ListenerSetup>,
     pub capacity: Capacity,

@@ -14,6 +14,7 @@ use crate::ground::ids::ChannelId;
 pub(super) enum Sent {
     Hello,
     Auth,
+    Role,
     SetName,
     Ping,
     Subscribe { channels: Vec<ChannelId>, names: Vec<Vec<u8>>, acknowledged: usize },

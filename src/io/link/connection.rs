@@ -1,14 +1,14 @@
-//! A connection to Redis: its socket, and what has come in and was not yet taken.
+//! A connection to Redis: how it is made, and what has come in and was not yet taken.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::thread::JoinHandle;
 
 use super::LinkError;
+use super::transport::{Transport, Written};
 use crate::bytes::resp::{self, Incoming, Parsed};
 use crate::io::reactor::{Reactor, Token};
+use crate::io::redis::{LocateError, Location, Redis, locate};
+use crate::io::tls::Tls;
 use crate::sys::socket::{self, Received};
 
 /// Room made for each read.
@@ -17,7 +17,7 @@ pub(super) const READ_BYTES: usize = 64 * 1024;
 /// A connection, perhaps one that is still being made.
 #[derive(Debug)]
 pub(super) struct Connection {
-    socket: OwnedFd,
+    transport: Transport,
     /// Whether the reactor tells when the socket has room for more.
     awaits_room: bool,
     pub(super) input: Input,
@@ -43,31 +43,44 @@ pub(super) enum Item<'a> {
     },
 }
 
-/// A host name whose addresses are asked for, which may take seconds: on a thread of its own.
+/// The search for where Redis is, which may take seconds: on a thread of its own.
 #[derive(Debug)]
-pub(super) struct Resolving(JoinHandle<io::Result<Vec<SocketAddr>>>);
+pub(super) struct Locating(JoinHandle<Result<Location, LocateError>>);
 
 impl Connection {
-    /// Starts to connect to a TCP address.
+    /// Starts to connect to a place; where a name stands for several addresses, each attempt takes
+    /// the next.
     ///
     /// # Errors
-    /// What the kernel answers at once.
-    pub(super) fn start_tcp(address: SocketAddr, reactor: &Reactor) -> io::Result<Self> {
-        Self::start(socket::connect_tcp(address)?, reactor)
-    }
-
-    /// Starts to connect to a unix socket.
-    ///
-    /// # Errors
-    /// What the kernel answers at once.
-    pub(super) fn start_unix(path: &Path, reactor: &Reactor) -> io::Result<Self> {
-        Self::start(socket::connect_unix(path)?, reactor)
-    }
-
-    fn start(socket: OwnedFd, reactor: &Reactor) -> io::Result<Self> {
-        reactor.watch_input(&socket, Token::Link)?;
-        reactor.watch_both(&socket, Token::Link, true)?;
-        Ok(Self { socket, awaits_room: true, input: Input::default() })
+    /// What the kernel answers at once, or that TLS can't be spoken with such a host.
+    pub(super) fn start(
+        location: &Location,
+        attempt: usize,
+        tls: Option<&Tls>,
+        reactor: &Reactor,
+    ) -> Result<Self, LinkError> {
+        let connecting = match location {
+            Location::Unix(path) => socket::connect_unix(path).map(Transport::Plain),
+            Location::Tcp { host, addresses } => {
+                let address = addresses.get(attempt % addresses.len().max(1)).copied();
+                let connecting = address
+                    .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+                    .and_then(socket::connect_tcp);
+                match tls {
+                    None => connecting.map(Transport::Plain),
+                    Some(tls) => {
+                        let client = Box::new(tls.client(host).map_err(LinkError::Tls)?);
+                        connecting.map(|socket| Transport::Tls { socket, client })
+                    }
+                }
+            }
+        };
+        let transport = connecting.map_err(LinkError::Connect)?;
+        let watched = reactor
+            .watch_input(transport.socket(), Token::Link)
+            .and_then(|()| reactor.watch_both(transport.socket(), Token::Link, true));
+        watched.map_err(LinkError::Connect)?;
+        Ok(Self { transport, awaits_room: true, input: Input::default() })
     }
 
     /// How the attempt to connect went, once the socket is ready.
@@ -75,14 +88,17 @@ impl Connection {
     /// # Errors
     /// Why the connection was not made.
     pub(super) fn result(&self) -> io::Result<()> {
-        socket::connect_result(&self.socket)
+        socket::connect_result(self.transport.socket())
     }
 
     /// Reads once what has arrived.
-    pub(super) fn receive(&mut self) -> Received {
+    ///
+    /// # Errors
+    /// That TLS failed.
+    pub(super) fn receive(&mut self) -> Result<Received, LinkError> {
         let Input { bytes, needed, .. } = &mut self.input;
         bytes.reserve(READ_BYTES.max(needed.saturating_sub(bytes.len())));
-        socket::receive_more(&self.socket, bytes)
+        self.transport.receive(bytes)
     }
 
     /// Writes what the socket takes of `output`, and watches for room if that is not all.
@@ -94,23 +110,15 @@ impl Connection {
         output: &mut Vec<u8>,
         reactor: &Reactor,
     ) -> Result<(), LinkError> {
-        let mut sent = 0;
-        while let Some(rest) = output.get(sent..).filter(|rest| !rest.is_empty()) {
-            match socket::send(&self.socket, rest) {
-                Ok(0) => break,
-                Ok(count) => sent += count,
-                Err(_) => return Err(LinkError::Closed),
-            }
-        }
-        output.drain(..sent);
+        let Written { count, awaits_room } = self.transport.send(output)?;
+        output.drain(..count);
         if output.is_empty() {
             // A link at rest holds no buffer.
             *output = Vec::new();
         }
-        let awaits_room = !output.is_empty();
         if awaits_room != self.awaits_room {
             self.awaits_room = awaits_room;
-            let watched = reactor.watch_both(&self.socket, Token::Link, awaits_room);
+            let watched = reactor.watch_both(self.transport.socket(), Token::Link, awaits_room);
             watched.map_err(LinkError::Connect)?;
         }
         Ok(())
@@ -118,7 +126,7 @@ impl Connection {
 
     /// Ends the watch; the connection closes when it is dropped.
     pub(super) fn forget(&self, reactor: &Reactor) {
-        reactor.forget(&self.socket);
+        reactor.forget(self.transport.socket());
     }
 }
 
@@ -186,13 +194,13 @@ impl Input {
     }
 }
 
-impl Resolving {
+impl Locating {
     /// # Errors
     /// That no thread can be started.
-    pub(super) fn start(host: &str, port: u16) -> io::Result<Self> {
-        let host = host.to_owned();
-        let resolve = move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
-        std::thread::Builder::new().name("resolve".to_owned()).spawn(resolve).map(Self)
+    pub(super) fn start(redis: &Redis) -> io::Result<Self> {
+        let redis = redis.clone();
+        let locate = move || locate(&redis);
+        std::thread::Builder::new().name("locate".to_owned()).spawn(locate).map(Self)
     }
 
     pub(super) fn is_finished(&self) -> bool {
@@ -200,8 +208,11 @@ impl Resolving {
     }
 
     /// # Errors
-    /// Why the name has no address.
-    pub(super) fn addresses(self) -> io::Result<Vec<SocketAddr>> {
-        self.0.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+    /// Why nobody knows where it is.
+    pub(super) fn location(self) -> Result<Location, LinkError> {
+        match self.0.join() {
+            Ok(located) => located.map_err(LinkError::Locate),
+            Err(_) => Err(LinkError::Connect(io::ErrorKind::Other.into())),
+        }
     }
 }

@@ -5,12 +5,15 @@ use std::io;
 
 use crate::bytes::resp::ProtocolError;
 use crate::ground::limits::LINK_DEADLINE;
+use crate::io::redis::LocateError;
+use crate::io::tls::explain;
 
 /// Why a link is down.
 #[derive(Debug)]
 pub enum LinkError {
-    Resolve(io::Error),
+    Locate(LocateError),
     Connect(io::Error),
+    Tls(rustls::Error),
     /// Redis closed the connection, or it broke.
     Closed,
     Protocol(ProtocolError),
@@ -18,6 +21,8 @@ pub enum LinkError {
     OutOfStep,
     /// Redis answered the greeting with this error.
     Refused(String),
+    /// What Sentinels call the master says that it is none.
+    NotMaster,
     /// No answer in time to what is named here.
     Silent(&'static str),
 }
@@ -25,12 +30,14 @@ pub enum LinkError {
 impl fmt::Display for LinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Resolve(error) => write!(f, "its name can't be resolved: {error}"),
+            Self::Locate(error) => write!(f, "{error}"),
             Self::Connect(error) => write!(f, "it can't be reached: {error}"),
+            Self::Tls(error) => write!(f, "no TLS with it: {}", explain(error)),
             Self::Closed => f.write_str("it closed the connection"),
             Self::Protocol(error) => write!(f, "it does not speak the Redis protocol: {error}"),
             Self::OutOfStep => f.write_str("it sent an answer that nothing had asked for"),
             Self::Refused(error) => write!(f, "it answered: {error}"),
+            Self::NotMaster => f.write_str("it is no master any more"),
             Self::Silent(what) => {
                 write!(f, "no answer to {what} within {} s", LINK_DEADLINE.as_secs())
             }

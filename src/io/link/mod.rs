@@ -3,8 +3,8 @@
 //! It has no task of its own. The worker's reactor tells it that its socket is ready, the worker's
 //! tick that time has passed; it tells its worker what happened through [`Upstream`].
 //!
-//! A link waits, resolves, or has a session: a connection, with what was asked and not yet answered
-//! on it. When a session ends, everything on it ends; the link waits and starts anew.
+//! A link waits, looks for its Redis, or has a session: a connection, with what was asked and not
+//! yet answered on it. When a session ends, everything on it ends; the link waits and starts anew.
 
 mod commands;
 mod connection;
@@ -12,18 +12,19 @@ mod error;
 mod session;
 #[cfg(test)]
 mod tests;
+mod transport;
 
-use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use self::connection::{Connection, Resolving};
+use self::connection::{Connection, Locating};
 pub use self::error::LinkError;
 use self::session::{Identity, Session};
-use crate::ground::config::{RedisAddress, RedisEndpoint};
+use crate::ground::config::RedisEndpoint;
 use crate::ground::ids::ChannelId;
 use crate::ground::limits::{LINK_DEADLINE, LINK_RETRY_MAX, LINK_RETRY_MIN};
 use crate::io::reactor::Reactor;
+use crate::io::redis::{Location, Redis};
 
 /// What a link tells its worker.
 pub trait Upstream {
@@ -52,7 +53,7 @@ pub enum Protocol {
 /// A link, up or on its way there.
 #[derive(Debug)]
 pub struct Link {
-    endpoint: RedisEndpoint,
+    redis: Redis,
     identity: Identity,
     payload_bytes_max: usize,
     state: State,
@@ -63,21 +64,16 @@ pub struct Link {
 #[derive(Debug)]
 enum State {
     Waiting { until: Instant },
-    Resolving { resolving: Resolving, since: Instant },
-    Connected(Session),
+    Locating { locating: Locating, since: Instant },
+    Connected(Box<Session>),
 }
 
 impl Link {
     #[must_use]
-    pub fn new(
-        address: RedisAddress,
-        name: String,
-        payload_bytes_max: usize,
-        now: Instant,
-    ) -> Self {
+    pub fn new(redis: Redis, name: String, payload_bytes_max: usize, now: Instant) -> Self {
         Self {
-            identity: Identity::new(&address, name),
-            endpoint: address.endpoint,
+            identity: Identity::new(&redis, name),
+            redis,
             payload_bytes_max,
             state: State::Waiting { until: now },
             attempts: 0,
@@ -132,13 +128,13 @@ impl Link {
         let went = match &mut self.state {
             State::Waiting { until } if now < *until => return,
             State::Waiting { .. } => self.start(now, reactor),
-            State::Resolving { resolving, .. } if resolving.is_finished() => {
-                self.connect_resolved(now, reactor)
+            State::Locating { locating, .. } if locating.is_finished() => {
+                self.connect_located(now, reactor)
             }
-            State::Resolving { since, .. } if now.duration_since(*since) >= LINK_DEADLINE => {
-                Err(LinkError::Silent("the resolving of its name"))
+            State::Locating { since, .. } if now.duration_since(*since) >= LINK_DEADLINE => {
+                Err(LinkError::Silent("where it is"))
             }
-            State::Resolving { .. } => return,
+            State::Locating { .. } => return,
             State::Connected(session) => {
                 if session.is_healthy(now) {
                     self.attempts = 0;
@@ -160,42 +156,33 @@ impl Link {
     /// Starts an attempt.
     fn start(&mut self, now: Instant, reactor: &Reactor) -> Result<(), LinkError> {
         self.attempts = self.attempts.saturating_add(1);
-        let connecting = match &self.endpoint {
-            RedisEndpoint::Unix(path) => Connection::start_unix(path, reactor),
-            RedisEndpoint::Tcp { host, port } => match host.parse() {
-                Ok(ip) => Connection::start_tcp(SocketAddr::new(ip, *port), reactor),
-                Err(_) => {
-                    let resolving = Resolving::start(host, *port).map_err(LinkError::Connect)?;
-                    self.state = State::Resolving { resolving, since: now };
-                    return Ok(());
-                }
-            },
-        };
-        self.connect(connecting, now)
+        match known_location(&self.redis.address.endpoint) {
+            Some(location) => self.connect(&location, now, reactor),
+            None => {
+                let locating = Locating::start(&self.redis).map_err(LinkError::Connect)?;
+                self.state = State::Locating { locating, since: now };
+                Ok(())
+            }
+        }
     }
 
-    fn connect_resolved(&mut self, now: Instant, reactor: &Reactor) -> Result<(), LinkError> {
+    fn connect_located(&mut self, now: Instant, reactor: &Reactor) -> Result<(), LinkError> {
         let waiting = State::Waiting { until: now };
-        let State::Resolving { resolving, .. } = std::mem::replace(&mut self.state, waiting) else {
+        let State::Locating { locating, .. } = std::mem::replace(&mut self.state, waiting) else {
             return Ok(());
         };
-        let addresses = resolving.addresses().map_err(LinkError::Resolve)?;
-        // A name may stand for several addresses: each attempt takes the next.
-        let turn = self.attempts as usize % addresses.len().max(1);
-        let connecting = match addresses.get(turn) {
-            Some(address) => Connection::start_tcp(*address, reactor),
-            None => Err(io::ErrorKind::AddrNotAvailable.into()),
-        };
-        self.connect(connecting, now)
+        self.connect(&locating.location()?, now, reactor)
     }
 
     fn connect(
         &mut self,
-        connecting: io::Result<Connection>,
+        location: &Location,
         now: Instant,
+        reactor: &Reactor,
     ) -> Result<(), LinkError> {
-        let connection = connecting.map_err(LinkError::Connect)?;
-        self.state = State::Connected(Session::new(connection, now));
+        let (attempt, tls) = (self.attempts as usize, self.redis.tls.as_ref());
+        let connection = Connection::start(location, attempt, tls, reactor)?;
+        self.state = State::Connected(Box::new(Session::new(connection, now)));
         Ok(())
     }
 
@@ -219,5 +206,17 @@ impl Link {
             session.forget(reactor);
         }
         upstream.link_down(&error, was_up);
+    }
+}
+
+/// Where a Redis is, if nobody has to be asked.
+fn known_location(endpoint: &RedisEndpoint) -> Option<Location> {
+    match endpoint {
+        RedisEndpoint::Unix(path) => Some(Location::Unix(path.clone())),
+        RedisEndpoint::Tcp { host, port } => {
+            let address = SocketAddr::new(host.parse().ok()?, *port);
+            Some(Location::Tcp { host: host.clone(), addresses: vec![address] })
+        }
+        RedisEndpoint::Sentinel(_) => None,
     }
 }

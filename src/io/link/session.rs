@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use super::commands::{Commands, Sent, Settled};
 use super::connection::{Connection, Input, Item, READ_BYTES};
 use super::{LinkError, Protocol, Upstream};
-use crate::bytes::resp::{Incoming, Reply};
+use crate::bytes::resp::{Incoming, Reply, Value};
 use crate::ground::config::{RedisAddress, Secret};
 use crate::ground::ids::ChannelId;
 use crate::ground::limits::{LINK_DEADLINE, LINK_PING_AFTER, LINK_READ_BYTES_MAX};
 use crate::io::reactor::Reactor;
+use crate::io::redis::Redis;
 use crate::sys::socket::Received;
 
 /// As whom a link speaks.
@@ -20,11 +21,15 @@ pub(super) struct Identity {
     pub(super) password: Option<Secret>,
     /// Name of the connection, as CLIENT LIST shows it.
     pub(super) name: String,
+    /// Whether the peer has to be a master.
+    pub(super) of_master: bool,
 }
 
 impl Identity {
-    pub(super) fn new(address: &RedisAddress, name: String) -> Self {
-        Self { username: address.username.clone(), password: address.password.clone(), name }
+    pub(super) fn new(redis: &Redis, name: String) -> Self {
+        let RedisAddress { username, password, .. } = &redis.address;
+        let of_master = redis.must_be_master();
+        Self { username: username.clone(), password: password.clone(), name, of_master }
     }
 }
 
@@ -168,6 +173,9 @@ impl Session {
             auth.push(password.as_bytes());
             self.commands.push(&auth, Sent::Auth);
         }
+        if identity.of_master {
+            self.commands.push(&[b"ROLE"], Sent::Role);
+        }
         let set_name: [&[u8]; 3] = [b"CLIENT", b"SETNAME", identity.name.as_bytes()];
         self.commands.push(&set_name, Sent::SetName);
     }
@@ -181,7 +189,7 @@ impl Session {
     ) -> Result<(), LinkError> {
         let mut total = 0;
         while total < LINK_READ_BYTES_MAX {
-            let count = match self.connection.receive() {
+            let count = match self.connection.receive()? {
                 Received::Bytes(count) => count,
                 Received::Empty => break,
                 Received::Closed => return Err(LinkError::Closed),
@@ -230,9 +238,14 @@ impl Session {
             _ => None,
         };
         match (sent, error) {
+            (Sent::Hello, None) if identity.of_master && role_in_hello(reply) != MASTER => {
+                return Err(LinkError::NotMaster);
+            }
+            (Sent::Role, None) if role(reply) != MASTER => return Err(LinkError::NotMaster),
+            (Sent::Role, None) => {}
             (Sent::Hello, None) => self.set_up(Protocol::Resp3, now, upstream),
             (Sent::Hello, Some(error)) if knows_no_hello(error) => self.greet_resp2(identity),
-            (Sent::Hello | Sent::Auth, Some(error)) => return Err(refused(error)),
+            (Sent::Hello | Sent::Auth | Sent::Role, Some(error)) => return Err(refused(error)),
             (Sent::Auth, None) => {}
             // A name is a convenience; a server that knows none serves all the same.
             (Sent::SetName, _) => self.set_up(Protocol::Resp2, now, upstream),
@@ -273,6 +286,26 @@ impl Session {
 fn knows_no_hello(error: &[u8]) -> bool {
     let error = String::from_utf8_lossy(error).to_ascii_lowercase();
     error.starts_with("noproto") || error.contains("unknown command")
+}
+
+const MASTER: Option<&[u8]> = Some(b"master");
+
+/// What the answer to HELLO says that the server is.
+fn role_in_hello<'a>(reply: &'a Reply<'_>) -> Option<&'a [u8]> {
+    let Reply::Other(Value::Map(pairs)) = reply else { return None };
+    pairs.iter().find_map(|pair| match pair {
+        (Value::String(b"role"), Value::String(role)) => Some(*role),
+        _ => None,
+    })
+}
+
+/// What the answer to ROLE says that the server is.
+fn role<'a>(reply: &'a Reply<'_>) -> Option<&'a [u8]> {
+    let Reply::Other(Value::Array(parts)) = reply else { return None };
+    match parts.first() {
+        Some(Value::String(role)) => Some(role),
+        _ => None,
+    }
 }
 
 fn refused(error: &[u8]) -> LinkError {

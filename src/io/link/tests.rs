@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use super::*;
+use crate::ground::config::RedisAddress;
 use crate::sys::clock;
 
 /// What a link told.
@@ -54,9 +55,11 @@ impl World {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let endpoint = RedisEndpoint::Tcp { host: "127.0.0.1".to_owned(), port };
-        let address = RedisAddress { endpoint, username: None, password: None, database: 0 };
+        let address =
+            RedisAddress { endpoint, username: None, password: None, database: 0, tls: None };
+        let redis = Redis::new(address).unwrap();
         let (now, reactor, mut told) = (clock::now(), Reactor::new().unwrap(), Told::default());
-        let mut link = Link::new(address, "test".to_owned(), 1024, now);
+        let mut link = Link::new(redis, "test".to_owned(), 1024, now);
         link.on_tick(now, &reactor, &mut told);
         let (redis, _) = listener.accept().unwrap();
         redis.set_nodelay(true).unwrap();
