@@ -4,6 +4,7 @@ pub mod admin;
 pub mod broker;
 pub mod link;
 pub mod metrics;
+pub mod prober;
 pub mod rate_limited;
 pub mod reactor;
 pub mod redis;

@@ -25,6 +25,7 @@ use crate::ground::ids::WorkerId;
 use crate::ground::limits::{CONNECTION_MEMORY_BYTES, DESCRIPTORS_RESERVED};
 use crate::io::admin::{self, Overview};
 use crate::io::broker::{self, BrokerCounters, BrokerListener, BrokerOptions};
+use crate::io::prober::{self, ProbeLine, Probes};
 use crate::io::redis::Redis;
 use crate::io::tls::TlsError;
 use crate::io::wake::Wake;
@@ -99,13 +100,16 @@ pub fn serve(config: Config) -> Result<Ending, ServeError> {
     let bell = Arc::new(Wake::new()?);
     let mut setups = Vec::with_capacity(config.workers);
     let config = Arc::new(config);
+    let probes = Arc::new(Probes::new(config.workers)?);
     for (number, counters) in workers.iter().enumerate() {
+        let id = WorkerId(u16::try_from(number).unwrap_or(u16::MAX));
         setups.push(Setup {
-            id: WorkerId(u16::try_from(number).unwrap_or(u16::MAX)),
+            id,
             config: Arc::clone(&config),
             routes: Arc::clone(&routes),
             formats: Arc::clone(&formats),
             redis: redis.clone(),
+            probes: ProbeLine::new(Arc::clone(&probes), id),
             driver,
             listeners: public.setups.clone(),
             capacity: capacity.clone(),
@@ -114,7 +118,8 @@ pub fn serve(config: Config) -> Result<Ending, ServeError> {
         });
     }
     let counted = broker.as_ref().map(|broker| Arc::clone(&broker.counters));
-    let overview = Arc::new(Overview::new(workers, counted, config.admin_token.clone()));
+    let overview =
+        Arc::new(Overview::new(workers, counted, Arc::clone(&probes), config.admin_token.clone()));
     let admin = start_admin(&config.admin_listen, &overview, has_private_tables)?;
     let banner = Banner {
         workers: config.workers,
@@ -127,10 +132,12 @@ pub fn serve(config: Config) -> Result<Ending, ServeError> {
         is_embedded: broker.is_some(),
         admin,
     };
+    let prober = spawn("prober", has_private_tables, move || prober::run(&redis, &probes))?;
     let supervisor = Supervisor::start(setups, bell, overview, has_private_tables)?;
-    let broker_thread = broker.as_ref().map(|broker| &broker.thread);
+    let mut threads = vec![("prober", &prober)];
+    threads.extend(broker.as_ref().map(|broker| ("broker", &broker.thread)));
     let mut stdout = io::stdout().lock();
-    supervisor.run(&signals, broker_thread, &config, || {
+    supervisor.run(&signals, &threads, &config, || {
         // Nobody may be reading; the server serves all the same.
         let _ = write!(stdout, "{banner}").and_then(|()| stdout.flush());
     })

@@ -27,6 +27,7 @@ use crate::ground::limits::{
     SENDS_PER_SLICE_MAX, TICK,
 };
 use crate::io::link::Link;
+use crate::io::prober::ProbeLine;
 use crate::io::reactor::{Reactor, Readiness, Token};
 use crate::io::redis::Redis;
 use crate::state::counters::{CloseReason, Counters};
@@ -44,6 +45,7 @@ pub struct Setup {
     pub routes: Arc<Routes>,
     pub formats: Arc<Formats>,
     pub redis: Redis,
+    pub probes: ProbeLine,
     pub driver: DriverKind,
     pub listeners: Vec<ListenerSetup>,
     pub capacity: Capacity,
@@ -193,8 +195,8 @@ impl Worker {
             listeners.push(listener);
         }
         let name = format!("corecast-{}", setup.id);
-        let redis = setup.redis.clone();
-        let mut link = Link::new(redis, name, setup.config.max_event_bytes, now);
+        let (redis, line) = (setup.redis.clone(), setup.probes.clone());
+        let mut link = Link::new(redis, name, setup.config.max_event_bytes, line, now);
         let mailbox = Arc::clone(&setup.mailbox);
         let mut core = Core::new(setup, now);
         link.on_tick(now, &reactor, &mut core);
@@ -235,6 +237,7 @@ impl Worker {
         self.core.set_time(now);
         self.core.on_deadlines();
         self.link.on_tick(now, &self.reactor, &mut self.core);
+        self.show_link(now);
         let lapsed = self.core.streams.lapsed();
         for names in lapsed.chunks(CHANNELS_PER_SUBSCRIBE_MAX) {
             self.link.unsubscribe(names);
@@ -251,6 +254,18 @@ impl Worker {
             Some(drain) => drain.tick(&mut self.core),
             None => false,
         }
+    }
+
+    /// Counts how the link is.
+    fn show_link(&self, now: Instant) {
+        let counters = &self.core.counters;
+        counters.link_stage.set(self.link.stage() as u64);
+        let now_ms = clock::monotonic_ns() / 1_000_000;
+        let proven_at_ms = self.link.proven_at().map_or(0, |at| {
+            let age = now.saturating_duration_since(at).as_millis();
+            now_ms.saturating_sub(u64::try_from(age).unwrap_or(u64::MAX))
+        });
+        counters.proven_at_ms.set(proven_at_ms);
     }
 
     /// `main` has something to say.

@@ -17,8 +17,16 @@ pub(super) enum Sent {
     Role,
     SetName,
     Ping,
-    Subscribe { channels: Vec<ChannelId>, names: Vec<Vec<u8>>, acknowledged: usize },
-    Unsubscribe { left: usize },
+    /// SUBSCRIBE to the channel on which probes arrive.
+    SubscribeProbe,
+    Subscribe {
+        channels: Vec<ChannelId>,
+        names: Vec<Vec<u8>>,
+        acknowledged: usize,
+    },
+    Unsubscribe {
+        left: usize,
+    },
 }
 
 /// What came, matched with what had been asked.
@@ -79,6 +87,10 @@ impl Commands {
                     self.sent.pop_front();
                 }
                 Ok(Settled::Subscribed(channel))
+            }
+            (Incoming::Subscribed { .. }, Some(Sent::SubscribeProbe)) => {
+                self.sent.pop_front();
+                Ok(Settled::Nothing)
             }
             (Incoming::Unsubscribed { .. }, Some(Sent::Unsubscribe { left })) => {
                 *left -= 1;

@@ -9,6 +9,7 @@
 mod commands;
 mod connection;
 mod error;
+mod proof;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use self::session::{Identity, Session};
 use crate::ground::config::RedisEndpoint;
 use crate::ground::ids::ChannelId;
 use crate::ground::limits::{LINK_DEADLINE, LINK_RETRY_MAX, LINK_RETRY_MIN};
+use crate::io::prober::{ProbeLine, place_number};
 use crate::io::reactor::Reactor;
 use crate::io::redis::{Location, Redis};
 
@@ -30,8 +32,13 @@ use crate::io::redis::{Location, Redis};
 pub trait Upstream {
     /// The link speaks; everything that is needed may be asked of it.
     fn link_up(&mut self, protocol: Protocol);
-    /// Everything that was asked when the link came up has been answered.
+    /// Everything that was asked when the link came up has been answered, and what is published
+    /// arrives. Told again after [`Self::link_unproven`].
     fn link_proven(&mut self);
+    /// The link stands, but nothing proves any more that what is published arrives.
+    fn link_unproven(&mut self);
+    /// Redis does not let us receive probes: PING has to do as proof.
+    fn unprobed(&mut self, error: &[u8]);
     /// The link is gone, and every subscription with it. Also told when an attempt to connect
     /// fails.
     fn link_down(&mut self, error: &LinkError, was_up: bool);
@@ -50,12 +57,24 @@ pub enum Protocol {
     Resp3,
 }
 
+/// How far a link is, as it is shown to operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Down = 0,
+    Connecting = 1,
+    Greeting = 2,
+    /// Up, but nothing proves that what is published arrives.
+    Unproven = 3,
+    Proven = 4,
+}
+
 /// A link, up or on its way there.
 #[derive(Debug)]
 pub struct Link {
     redis: Redis,
     identity: Identity,
     payload_bytes_max: usize,
+    line: ProbeLine,
     state: State,
     /// Attempts since the link was last healthy.
     attempts: u32,
@@ -63,18 +82,42 @@ pub struct Link {
 
 #[derive(Debug)]
 enum State {
-    Waiting { until: Instant },
-    Locating { locating: Locating, since: Instant },
-    Connected(Box<Session>),
+    Waiting {
+        until: Instant,
+    },
+    Locating {
+        locating: Locating,
+        since: Instant,
+    },
+    Connected {
+        session: Box<Session>,
+        /// Where, if it can be elsewhere tomorrow.
+        place: Option<Place>,
+    },
+}
+
+/// Where a master was when the link was made.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    number: u32,
+    /// How often the prober had asked before.
+    sightings: u32,
 }
 
 impl Link {
     #[must_use]
-    pub fn new(redis: Redis, name: String, payload_bytes_max: usize, now: Instant) -> Self {
+    pub fn new(
+        redis: Redis,
+        name: String,
+        payload_bytes_max: usize,
+        line: ProbeLine,
+        now: Instant,
+    ) -> Self {
         Self {
             identity: Identity::new(&redis, name),
             redis,
             payload_bytes_max,
+            line,
             state: State::Waiting { until: now },
             attempts: 0,
         }
@@ -82,41 +125,59 @@ impl Link {
 
     #[must_use]
     pub fn is_up(&self) -> bool {
-        matches!(&self.state, State::Connected(session) if session.is_up())
+        matches!(&self.state, State::Connected { session, .. } if session.is_up())
+    }
+
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        match &self.state {
+            State::Waiting { .. } => Stage::Down,
+            State::Locating { .. } => Stage::Connecting,
+            State::Connected { session, .. } => session.stage(),
+        }
+    }
+
+    /// When something that was published arrived last on the connection that stands.
+    #[must_use]
+    pub fn proven_at(&self) -> Option<Instant> {
+        match &self.state {
+            State::Connected { session, .. } => session.proven_at(),
+            State::Waiting { .. } | State::Locating { .. } => None,
+        }
     }
 
     /// Subscribes to channels, one command for all. The link must be up.
     pub fn subscribe(&mut self, channels: Vec<ChannelId>, names: Vec<Vec<u8>>) {
         debug_assert!(self.is_up());
-        if let State::Connected(session) = &mut self.state {
+        if let State::Connected { session, .. } = &mut self.state {
             session.subscribe(channels, names);
         }
     }
 
     /// Ends subscriptions, one command for all.
     pub fn unsubscribe(&mut self, names: &[Vec<u8>]) {
-        if let State::Connected(session) = &mut self.state {
+        if let State::Connected { session, .. } = &mut self.state {
             session.unsubscribe(names);
         }
     }
 
     /// Asks for a sign of life; its answer comes after those to everything asked before.
     pub fn ping(&mut self, now: Instant) {
-        if let State::Connected(session) = &mut self.state {
+        if let State::Connected { session, .. } = &mut self.state {
             session.ping(now);
         }
     }
 
     /// Closes the connection without a word to anybody.
     pub fn abandon(&mut self) {
-        if let State::Connected(session) = &self.state {
+        if let State::Connected { session, .. } = &self.state {
             self.state = State::Waiting { until: session.since };
         }
     }
 
     /// The socket is ready: reads, bounded, and writes.
     pub fn on_ready(&mut self, now: Instant, reactor: &Reactor, upstream: &mut impl Upstream) {
-        let State::Connected(session) = &mut self.state else { return };
+        let State::Connected { session, .. } = &mut self.state else { return };
         let went = session
             .on_ready(now, &self.identity, self.payload_bytes_max, upstream)
             .and_then(|()| session.flush(reactor));
@@ -135,11 +196,16 @@ impl Link {
                 Err(LinkError::Silent("where it is"))
             }
             State::Locating { .. } => return,
-            State::Connected(session) => {
+            State::Connected { place: Some(place), .. } if place.is_left(&self.line) => {
+                Err(LinkError::Moved)
+            }
+            State::Connected { session, .. } => {
                 if session.is_healthy(now) {
                     self.attempts = 0;
                 }
-                session.on_tick(now).and_then(|()| session.flush(reactor))
+                session
+                    .on_tick(now, &self.identity, self.payload_bytes_max, upstream)
+                    .and_then(|()| session.flush(reactor))
             }
         };
         self.check(went, now, reactor, upstream);
@@ -147,7 +213,7 @@ impl Link {
 
     /// Writes what is to be written, and watches for room if the socket does not take it all.
     pub fn flush(&mut self, now: Instant, reactor: &Reactor, upstream: &mut impl Upstream) {
-        if let State::Connected(session) = &mut self.state {
+        if let State::Connected { session, .. } = &mut self.state {
             let went = session.flush(reactor);
             self.check(went, now, reactor, upstream);
         }
@@ -182,7 +248,12 @@ impl Link {
     ) -> Result<(), LinkError> {
         let (attempt, tls) = (self.attempts as usize, self.redis.tls.as_ref());
         let connection = Connection::start(location, attempt, tls, reactor)?;
-        self.state = State::Connected(Box::new(Session::new(connection, now)));
+        let place = self
+            .redis
+            .must_be_master()
+            .then(|| Place { number: place_number(location), sightings: self.line.sighting().0 });
+        let session = Box::new(Session::new(connection, self.line.clone(), now));
+        self.state = State::Connected { session, place };
         Ok(())
     }
 
@@ -200,12 +271,21 @@ impl Link {
             .clamp(LINK_RETRY_MIN, LINK_RETRY_MAX);
         let until = now + ceiling.mul_f64(fastrand::f64());
         let was_up = self.is_up();
-        if let State::Connected(session) =
+        if let State::Connected { session, .. } =
             std::mem::replace(&mut self.state, State::Waiting { until })
         {
             session.forget(reactor);
         }
         upstream.link_down(&error, was_up);
+    }
+}
+
+impl Place {
+    /// Whether the master has been seen elsewhere since.
+    fn is_left(self, line: &ProbeLine) -> bool {
+        let (sightings, number) = line.sighting();
+        // The first one since may have been under way when the link was made.
+        sightings.wrapping_sub(self.sightings) >= 2 && number != self.number
     }
 }
 

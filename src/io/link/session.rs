@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::commands::{Commands, Sent, Settled};
 use super::connection::{Connection, Input, Item, READ_BYTES};
-use super::{LinkError, Protocol, Upstream};
+use super::proof::{Proof, Step};
+use super::{LinkError, Protocol, Stage, Upstream};
 use crate::bytes::resp::{Incoming, Reply, Value};
 use crate::ground::config::{RedisAddress, Secret};
 use crate::ground::ids::ChannelId;
 use crate::ground::limits::{LINK_DEADLINE, LINK_PING_AFTER, LINK_READ_BYTES_MAX};
+use crate::io::prober::ProbeLine;
 use crate::io::reactor::Reactor;
 use crate::io::redis::Redis;
 use crate::sys::socket::Received;
@@ -37,6 +39,7 @@ impl Identity {
 pub(super) struct Session {
     connection: Connection,
     commands: Commands,
+    proof: Proof,
     phase: Phase,
     /// When the phase began.
     pub(super) since: Instant,
@@ -46,16 +49,21 @@ pub(super) struct Session {
 enum Phase {
     Connecting,
     Greeting,
-    Up { heard: Instant, pinged: Option<Instant>, proven: bool },
+    Up {
+        heard: Instant,
+        pinged: Option<Instant>,
+        /// Everything that was asked when the link came up has been answered.
+        settled: bool,
+    },
 }
 
 /// A link that held for so long was healthy: the next loss is a new story.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 impl Session {
-    pub(super) fn new(connection: Connection, now: Instant) -> Self {
-        let commands = Commands::default();
-        Self { connection, commands, phase: Phase::Connecting, since: now }
+    pub(super) fn new(connection: Connection, line: ProbeLine, now: Instant) -> Self {
+        let (commands, proof) = (Commands::default(), Proof::new(line));
+        Self { connection, commands, proof, phase: Phase::Connecting, since: now }
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -64,6 +72,20 @@ impl Session {
 
     pub(super) fn is_healthy(&self, now: Instant) -> bool {
         self.is_up() && now.duration_since(self.since) >= HEALTHY_AFTER
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        match self.phase {
+            Phase::Connecting => Stage::Connecting,
+            Phase::Greeting => Stage::Greeting,
+            Phase::Up { .. } if self.proof.is_proven() => Stage::Proven,
+            Phase::Up { .. } => Stage::Unproven,
+        }
+    }
+
+    /// When something that was published arrived last.
+    pub(super) fn proven_at(&self) -> Option<Instant> {
+        self.proof.last()
     }
 
     pub(super) fn subscribe(&mut self, channels: Vec<ChannelId>, names: Vec<Vec<u8>>) {
@@ -113,22 +135,49 @@ impl Session {
     ///
     /// # Errors
     /// What has stayed silent for too long.
-    pub(super) fn on_tick(&mut self, now: Instant) -> Result<(), LinkError> {
+    pub(super) fn on_tick(
+        &mut self,
+        now: Instant,
+        identity: &Identity,
+        payload_bytes_max: usize,
+        upstream: &mut impl Upstream,
+    ) -> Result<(), LinkError> {
+        let Phase::Up { settled, .. } = self.phase else {
+            return self.silence(now).map_or(Ok(()), Err);
+        };
+        let mut step = if settled { self.proof.on_tick(now) } else { Step::Nothing };
+        if step == Step::Lost || self.silence(now).is_some() {
+            // It may be us who slept: what is awaited may have arrived meanwhile.
+            self.read(now, identity, payload_bytes_max, upstream)?;
+            step = self.proof.on_tick(now);
+        }
+        if let Some(error) = self.silence(now) {
+            return Err(error);
+        }
+        let Phase::Up { heard, pinged, .. } = self.phase else { return Ok(()) };
+        match step {
+            Step::Lost => return Err(LinkError::Undelivered),
+            Step::Unproven => upstream.link_unproven(),
+            Step::Ping | Step::Nothing => {}
+        }
+        let is_quiet = now.duration_since(heard) >= LINK_PING_AFTER;
+        if pinged.is_none() && (is_quiet || step == Step::Ping) {
+            self.ping(now);
+        }
+        Ok(())
+    }
+
+    /// What has not answered in time.
+    fn silence(&self, now: Instant) -> Option<LinkError> {
         let late = |since: Instant| now.duration_since(since) >= LINK_DEADLINE;
         match &self.phase {
-            Phase::Connecting if late(self.since) => Err(LinkError::Silent("the connection")),
-            Phase::Greeting if late(self.since) => Err(LinkError::Silent("HELLO")),
+            Phase::Connecting if late(self.since) => Some(LinkError::Silent("the connection")),
+            Phase::Greeting if late(self.since) => Some(LinkError::Silent("HELLO")),
             // Answers come in order: while others arrive, that to PING is on its way.
             Phase::Up { heard, pinged: Some(pinged), .. } if late((*pinged).max(*heard)) => {
-                Err(LinkError::Silent("PING"))
+                Some(LinkError::Silent("PING"))
             }
-            Phase::Up { heard, pinged: None, .. }
-                if now.duration_since(*heard) >= LINK_PING_AFTER =>
-            {
-                self.ping(now);
-                Ok(())
-            }
-            _ => Ok(()),
+            _ => None,
         }
     }
 
@@ -199,10 +248,14 @@ impl Session {
                 *heard = now;
             }
             let mut input: Input = std::mem::take(&mut self.connection.input);
+            let mut arrived = false;
             input.take_in(payload_bytes_max, |item| {
                 match item {
                     Item::Whole(Incoming::Message { channel, payload }) => {
-                        upstream.message(channel, payload);
+                        arrived = true;
+                        if channel != self.proof.channel {
+                            upstream.message(channel, payload);
+                        }
                     }
                     Item::Whole(incoming) => match self.commands.settle(incoming)? {
                         Settled::Subscribed(channel) => upstream.subscribed(channel),
@@ -216,6 +269,9 @@ impl Session {
                 Ok(())
             })?;
             self.connection.input = input;
+            if arrived {
+                self.arrived(now, upstream);
+            }
             if count < READ_BYTES {
                 break;
             }
@@ -250,15 +306,25 @@ impl Session {
             // A name is a convenience; a server that knows none serves all the same.
             (Sent::SetName, _) => self.set_up(Protocol::Resp2, now, upstream),
             (Sent::Ping, error) => {
-                let Phase::Up { pinged, proven, .. } = &mut self.phase else { return Ok(()) };
+                let Phase::Up { pinged, settled, .. } = &mut self.phase else { return Ok(()) };
+                *pinged = None;
                 match error {
                     // A script takes its time; Redis lives, and the subscriptions stand.
-                    Some(error) if *proven && error.starts_with(b"BUSY ") => {}
+                    Some(error) if *settled && error.starts_with(b"BUSY ") => {}
                     Some(error) => return Err(refused(error)),
-                    None if !std::mem::replace(proven, true) => upstream.link_proven(),
-                    None => {}
+                    None => {
+                        if !std::mem::replace(settled, true) {
+                            self.proof.begin(now);
+                        }
+                        if self.proof.ponged(now) {
+                            upstream.link_proven();
+                        }
+                    }
                 }
-                *pinged = None;
+            }
+            (Sent::SubscribeProbe, Some(error)) => {
+                self.proof.forbid();
+                upstream.unprobed(error);
             }
             (Sent::Subscribe { channels, names, .. }, Some(error)) => match *channels.as_slice() {
                 [channel] => upstream.refused(channel, error),
@@ -269,15 +335,25 @@ impl Session {
                     .for_each(|(channel, name)| self.subscribe(vec![channel], vec![name])),
             },
             (Sent::Unsubscribe { .. }, Some(_)) => {}
-            (Sent::Subscribe { .. } | Sent::Unsubscribe { .. }, None) => {
+            (Sent::Subscribe { .. } | Sent::SubscribeProbe | Sent::Unsubscribe { .. }, None) => {
                 return Err(LinkError::OutOfStep);
             }
         }
         Ok(())
     }
 
+    /// Something that was published has arrived.
+    fn arrived(&mut self, now: Instant, upstream: &mut impl Upstream) {
+        let is_settled = matches!(self.phase, Phase::Up { settled: true, .. });
+        if is_settled && self.proof.arrived(now) {
+            upstream.link_proven();
+        }
+    }
+
     fn set_up(&mut self, protocol: Protocol, now: Instant, upstream: &mut impl Upstream) {
-        self.enter(Phase::Up { heard: now, pinged: None, proven: false }, now);
+        self.enter(Phase::Up { heard: now, pinged: None, settled: false }, now);
+        // Alone, so that whoever may not do it is refused nothing else.
+        self.commands.push(&[b"SUBSCRIBE", &self.proof.channel], Sent::SubscribeProbe);
         upstream.link_up(protocol);
     }
 }

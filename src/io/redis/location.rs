@@ -12,7 +12,7 @@ use crate::bytes::resp::{Reply, Value};
 use crate::ground::config::{RedisEndpoint, Sentinels};
 
 /// Where a Redis is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Location {
     Unix(PathBuf),
     Tcp {
