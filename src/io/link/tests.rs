@@ -120,6 +120,16 @@ impl World {
         }
     }
 
+    /// Lets the link subscribe to channels and asks for its proof, as its worker does.
+    fn subscribe(&mut self, channels: &[&str]) {
+        let ids = (0..).take(channels.len()).map(ChannelId).collect();
+        let names = channels.iter().map(|name| name.as_bytes().to_vec()).collect();
+        self.link.subscribe(ids, names);
+        self.link.ping(self.now);
+        self.turn();
+        self.hears("PING");
+    }
+
     /// Something that was published arrives.
     fn delivers(&mut self) {
         self.answers(">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nm\r\n");
@@ -128,6 +138,18 @@ impl World {
     fn tick_after(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
         self.link.on_tick(self.now, &self.reactor, &mut self.told);
+    }
+}
+
+#[test]
+fn each_attempt_takes_the_next_address_of_a_name() {
+    let listeners = [0, 1].map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap());
+    let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+    let location = Location::Tcp { host: "several".to_owned(), addresses };
+    let reactor = Reactor::new().unwrap();
+    for attempt in 0..4 {
+        let _connection = Connection::start(&location, attempt, None, &reactor).unwrap();
+        listeners[attempt % 2].accept().unwrap();
     }
 }
 
