@@ -97,9 +97,10 @@ fn frozen_redis_is_noticed_and_streams_go_on_after_it_thaws() {
     let server = Server::with_redis(&redis, &["--workers", "1"]);
     let mut stream = server.open("/events/a");
     redis.signal(Signal::STOP);
-    eventually_within(Duration::from_secs(30), "the server notices", || {
-        (server.admin("/readyz").head.status == 503).then_some(())
+    eventually_within(Duration::from_secs(30), "the server gives the link up", || {
+        (server.metric("corecast_link_losses_total") >= 1.0).then_some(())
     });
+    assert_eq!(server.admin("/readyz").head.status, 503);
     redis.signal(Signal::CONT);
     server.wait_ready();
     assert_link_lost(&stream.next_message());

@@ -76,6 +76,17 @@ pub struct RedisAddress {
     pub username: Option<String>,
     pub password: Option<Secret>,
     pub database: u32,
+    /// `None`: in the clear.
+    pub tls: Option<Box<TlsFiles>>,
+}
+
+/// The files that TLS is made from (PEM).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate authorities to trust; `None`: those that this host trusts.
+    pub authorities: Option<PathBuf>,
+    /// The certificate that says who we are, and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +97,18 @@ pub enum RedisEndpoint {
         port: u16,
     },
     Unix(PathBuf),
+    /// The master of this name, wherever it is now.
+    Sentinel(Box<Sentinels>),
+}
+
+/// Who knows where a master is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sentinels {
+    /// Host names or addresses; never empty.
+    pub hosts: Vec<(String, u16)>,
+    pub master: String,
+    /// The password of the Sentinels themselves.
+    pub password: Option<Secret>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,6 +234,7 @@ impl fmt::Display for RedisEndpoint {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Sentinel(sentinels) => write!(f, "master {}", sentinels.master),
         }
     }
 }

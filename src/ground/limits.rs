@@ -46,6 +46,25 @@ pub const LINK_PING_AFTER: Duration = Duration::from_secs(5);
 /// Wait for that sign, for a connection, or for the answer to HELLO, before the link is given up.
 pub const LINK_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Time without a message from Redis after which a link asks for a probe …
+pub const PROBE_AFTER: Duration = Duration::from_secs(4);
+
+/// … and the time that it has to arrive, before the link counts as unproven. `CLIENT PAUSE` of a
+/// few seconds, which failovers begin with, holds publishers back and must not count.
+pub const PROBE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Wait for a probe that Redis took to arrive, before the link is given up.
+pub const PROBE_ARRIVAL: Duration = Duration::from_secs(3);
+
+/// Pause before a probe that could not be published is asked for again.
+pub const PROBE_RETRY: Duration = Duration::from_secs(1);
+
+/// How long a user that may not publish is not asked to again.
+pub const PROBE_FORBIDDEN_WAIT: Duration = Duration::from_secs(60);
+
+/// Time between two questions to Sentinels about where the master is.
+pub const SENTINEL_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Reconnect delays grow from here, with full jitter …
 pub const LINK_RETRY_MIN: Duration = Duration::from_millis(50);
 
@@ -144,6 +163,8 @@ pub const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Pending connections per listener (listen(2)); cut by the kernel to net.core.somaxconn.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
+/// `/readyz` tells within 10 s that delivery is not proven any more; ticks come on top.
+const _: () = assert!(PROBE_AFTER.as_millis() + PROBE_DEADLINE.as_millis() < 10_000);
 const _: () = assert!(LINK_RETRY_MIN.as_millis() < LINK_RETRY_MAX.as_millis());
 const _: () = assert!(COALESCED_WRITE_BYTES_MAX <= SEND_BUFFER_BYTES);
 const _: () = assert!(HISTORY_PAGE_EVENTS_MIN <= HISTORY_PAGE_EVENTS_MAX);

@@ -20,6 +20,7 @@ use crate::bytes::http::{
 use crate::ground::config::Secret;
 use crate::io::broker::BrokerCounters;
 use crate::io::metrics;
+use crate::io::prober::Probes;
 use crate::state::counters::Counters;
 use crate::sys::socket::Received;
 use crate::sys::{clock, socket};
@@ -30,6 +31,7 @@ pub struct Overview {
     pub workers: Arc<[Arc<Counters>]>,
     /// None where there is a Redis.
     pub broker: Option<Arc<BrokerCounters>>,
+    pub probes: Arc<Probes>,
     pub restarts: AtomicU64,
     pub draining: AtomicBool,
     /// Required for metrics where the listener is open to others than this host.
@@ -41,10 +43,11 @@ impl Overview {
     pub fn new(
         workers: Arc<[Arc<Counters>]>,
         broker: Option<Arc<BrokerCounters>>,
+        probes: Arc<Probes>,
         token: Option<Secret>,
     ) -> Self {
         let (restarts, draining) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { workers, broker, restarts, draining, token }
+        Self { workers, broker, probes, restarts, draining, token }
     }
 }
 
@@ -182,6 +185,7 @@ fn answer(head: &RequestHead<'_>, overview: &Overview, out: &mut Vec<u8>) {
     }
     let mut text = String::new();
     metrics::render(&overview.workers, overview.restarts.load(Ordering::Relaxed), &mut text);
+    metrics::render_probes(&overview.probes, &mut text);
     if let Some(broker) = &overview.broker {
         metrics::render_broker(broker, &mut text);
     }

@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::io::broker::BrokerCounters;
-use crate::state::counters::{CloseReason, Counter, Counters};
+use crate::io::prober::Probes;
+use crate::state::counters::{CloseReason, Counter, Counters, LossReason};
+use crate::sys::clock;
 
 /// Appends all metrics of the workers.
 pub fn render(workers: &[Arc<Counters>], restarts: u64, out: &mut String) {
@@ -18,7 +21,7 @@ pub fn render(workers: &[Arc<Counters>], restarts: u64, out: &mut String) {
         metric(out, name, "gauge", help);
         line(out, name, "", value);
     }
-    let counters: [(&str, &str, u64); 12] = [
+    let counters: [(&str, &str, u64); 13] = [
         ("connections_accepted", "Connections accepted.", all(|c| &c.accepted)),
         ("events_received", "Events taken in, of all workers.", all(|c| &c.received)),
         ("deliveries", "Events handed to streams, once per stream.", all(|c| &c.deliveries)),
@@ -29,7 +32,8 @@ pub fn render(workers: &[Arc<Counters>], restarts: u64, out: &mut String) {
         ("overload", "Events given up over --max-intake.", all(|c| &c.overload)),
         ("resets", "stream-reset events, once per channel.", all(|c| &c.resets)),
         ("accept_failures", "Connections the kernel had no room for.", all(|c| &c.accept_failures)),
-        ("link_losses", "Links to Redis that were lost.", all(|c| &c.link_losses)),
+        ("resubscriptions", "Made because a link was lost.", all(|c| &c.resubscriptions)),
+        ("probes_lost", "Probes published that did not arrive.", all(|c| &c.probes_lost)),
         ("worker_restarts", "Workers that failed and were started again.", restarts),
     ];
     for (name, help, value) in counters {
@@ -41,6 +45,31 @@ pub fn render(workers: &[Arc<Counters>], restarts: u64, out: &mut String) {
     for reason in CloseReason::ALL {
         let closed = workers.iter().map(|worker| worker.closed(reason)).sum();
         line(out, "closes_total", &format!("{{reason=\"{}\"}}", reason.as_str()), closed);
+    }
+    render_links(workers, out);
+}
+
+/// Appends the metrics of the links to Redis.
+fn render_links(workers: &[Arc<Counters>], out: &mut String) {
+    metric(out, "link_losses_total", "counter", "Links to Redis that were lost, by reason.");
+    for reason in LossReason::ALL {
+        let lost = workers.iter().map(|worker| worker.links_lost(reason)).sum();
+        line(out, "link_losses_total", &format!("{{reason=\"{}\"}}", reason.as_str()), lost);
+    }
+    let help = "0 down, 1 connecting, 2 greeting, 3 up but unproven, 4 proven.";
+    metric(out, "link_stage", "gauge", help);
+    for (number, worker) in workers.iter().enumerate() {
+        line(out, "link_stage", &format!("{{worker=\"{number}\"}}"), worker.link_stage.get());
+    }
+    let help = "Seconds since something published arrived; NaN while nothing has.";
+    metric(out, "link_proof_age_seconds", "gauge", help);
+    let now_ms = clock::monotonic_ns() / 1_000_000;
+    for (number, worker) in workers.iter().enumerate() {
+        let age = match worker.proven_at_ms.get() {
+            0 => f64::NAN,
+            at_ms => Duration::from_millis(now_ms.saturating_sub(at_ms)).as_secs_f64(),
+        };
+        let _ = writeln!(out, "corecast_link_proof_age_seconds{{worker=\"{number}\"}} {age}");
     }
     metric(out, "link_up", "gauge", "1 while the worker's link to Redis stands and is proven.");
     for (number, worker) in workers.iter().enumerate() {
@@ -76,6 +105,15 @@ pub fn render_broker(broker: &BrokerCounters, out: &mut String) {
         metric(out, &name, "counter", help);
         line(out, &name, "", counter.get());
     }
+}
+
+/// Appends the metrics of the prober.
+pub fn render_probes(probes: &Probes, out: &mut String) {
+    metric(out, "probes_sent_total", "counter", "Probes published, once per link.");
+    line(out, "probes_sent_total", "", probes.sent.get());
+    let help = "Rounds of probes of which Redis took none.";
+    metric(out, "probe_failures_total", "counter", help);
+    line(out, "probe_failures_total", "", probes.failed.get());
 }
 
 fn metric(out: &mut String, name: &str, kind: &str, help: &str) {
@@ -117,6 +155,7 @@ mod tests {
         let mut text = String::new();
         render(&[Arc::new(Counters::default())], 0, &mut text);
         render_broker(&BrokerCounters::default(), &mut text);
+        render_probes(&Probes::new(1).unwrap(), &mut text);
         for sample in text.lines().filter(|line| !line.starts_with('#')) {
             let name = sample.split([' ', '{']).next().unwrap();
             assert!(text.contains(&format!("# TYPE {name} ")), "{name}");

@@ -50,6 +50,9 @@ impl fmt::Display for Banner {
             match self.broker_port {
                 Some(6379) => writeln!(f, "  redis-cli PUBLISH news hello")?,
                 Some(port) => writeln!(f, "  redis-cli -p {port} PUBLISH news hello")?,
+                None if self.publish.contains("+sentinel:") => {
+                    writeln!(f, "  corecast publish --redis {} news hello", self.publish)?;
+                }
                 None => writeln!(f, "  redis-cli -u {} PUBLISH news hello", self.publish)?,
             }
         }

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,9 +13,7 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::bytes::target::{Reserved, Routes};
-use crate::ground::config::{
-    Config, HistoryRules, ListenAddress, RedisAddress, RedisEndpoint, RequestLimits,
-};
+use crate::ground::config::{Config, HistoryRules, ListenAddress, RequestLimits};
 use crate::process::bench::options::{BenchOptions, FloorOptions};
 use crate::process::log::LogOptions;
 use crate::process::publish::{EventFields, HistoryOptions, PublishOptions};
@@ -24,11 +21,12 @@ use crate::process::publish::{EventFields, HistoryOptions, PublishOptions};
 mod arguments;
 mod bench;
 mod layers;
+mod redis;
 #[cfg(test)]
 mod tests;
 mod values;
 
-use arguments::{Arguments, PublishArguments, RedisArguments, ServeArguments, Subcommand};
+use arguments::{Arguments, PublishArguments, ServeArguments, Subcommand};
 use layers::{Layers, variable};
 
 /// What the process was asked to do.
@@ -170,7 +168,7 @@ fn config(arguments: ServeArguments) -> Result<Config, String> {
     check_prefixes("--history", arguments.history.iter().map(|rule| &*rule.prefix))?;
     Ok(Config {
         listen: arguments.listen,
-        redis: arguments.redis.redis,
+        redis: redis::server(&arguments.redis)?,
         broker_listen: arguments.redis.broker_listen,
         broker_password: arguments.redis.broker_password,
         admin_listen: arguments.admin_listen,
@@ -259,31 +257,12 @@ fn publish(arguments: PublishArguments) -> Result<Command, String> {
     let event_fields =
         EventFields { event: arguments.event, id: arguments.id, retry: arguments.retry };
     Ok(Command::Publish(PublishOptions {
-        server: server(arguments.redis),
+        server: redis::server_or_broker(arguments.redis)?,
         channel,
         data: arguments.data.map(OsString::into_vec),
         event_fields,
         history: arguments.history.map(|kept| HistoryOptions { kept, ttl_ms }),
     }))
-}
-
-/// Where to publish: at the Redis server, or at the broker; its wildcard addresses mean this host.
-fn server(arguments: RedisArguments) -> RedisAddress {
-    if let Some(redis) = arguments.redis {
-        return redis;
-    }
-    let endpoint = match arguments.broker_listen {
-        ListenAddress::Unix(path) => RedisEndpoint::Unix(path),
-        ListenAddress::Tcp(address) => {
-            let ip = match address.ip() {
-                IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-                IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-                ip => ip,
-            };
-            RedisEndpoint::Tcp { host: ip.to_string(), port: address.port() }
-        }
-    };
-    RedisAddress { endpoint, username: None, password: arguments.broker_password, database: 0 }
 }
 
 fn non_zero(time: Duration) -> Option<Duration> {
@@ -292,4 +271,12 @@ fn non_zero(time: Duration) -> Option<Duration> {
 
 /// The settings that the other subcommands share with `serve`. The `--retry` of `publish` is the
 /// event's, not the streams', and its `--history` is of one channel.
-const TOOL_SETTINGS: [&str; 4] = ["redis", "broker-listen", "broker-password", "history-ttl"];
+const TOOL_SETTINGS: [&str; 7] = [
+    "redis",
+    "redis-ca",
+    "redis-client-cert",
+    "redis-client-key",
+    "broker-listen",
+    "broker-password",
+    "history-ttl",
+];

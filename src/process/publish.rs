@@ -2,18 +2,18 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
+use std::io::{self, BufRead, ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::bytes::event_stream::Event;
 use crate::bytes::format::encode_envelope;
 use crate::bytes::history::{EventId, LIBRARY_CODE, Publication};
-use crate::bytes::resp::encode_command;
-use crate::ground::config::{RedisAddress, RedisEndpoint};
-use crate::ground::limits::{LINK_DEADLINE, RESP_LINE_BYTES_MAX};
+use crate::bytes::resp::{Reply, Value, encode_command};
+use crate::ground::config::RedisAddress;
+use crate::ground::limits::LINK_DEADLINE;
+use crate::io::redis::{Client, ClientError, Redis};
+use crate::io::tls::TlsError;
 
 mod history;
 #[cfg(test)]
@@ -58,19 +58,14 @@ pub struct Published {
 #[derive(Debug)]
 pub struct PublishError {
     server: String,
-    problem: Problem,
+    problem: Box<Problem>,
     published: Published,
 }
 
 #[derive(Debug)]
 enum Problem {
-    Unreachable(io::Error),
-    Link(io::Error),
-    Closed,
-    /// The server's answer, an error.
-    Refused(String),
-    /// The server's answer, which is none of Redis.
-    NotRedis,
+    Tls(TlsError),
+    Redis(ClientError),
     /// The server's reasons against the function and against the script.
     NoHistory {
         function: String,
@@ -123,7 +118,7 @@ pub fn publish(
     let mut published = Published::default();
     publish_to(options, input, &mut published).map_err(|problem| PublishError {
         server: options.server.endpoint.to_string(),
-        problem,
+        problem: Box::new(problem),
         published,
     })?;
     Ok(published)
@@ -134,15 +129,10 @@ fn publish_to(
     input: &mut impl BufRead,
     published: &mut Published,
 ) -> Result<(), Problem> {
-    let stream = connect(&options.server.endpoint).map_err(Problem::Unreachable)?;
-    let mut link = Link {
-        stream: BufReader::new(stream),
-        commands: Vec::new(),
-        unanswered: 0,
-        method: Method::Unknown,
-        published,
-    };
-    link.authenticate(&options.server)?;
+    let redis = Redis::new(options.server.clone()).map_err(Problem::Tls)?;
+    let client = Client::open(&redis).map_err(Problem::Redis)?;
+    let mut link =
+        Link { client, commands: Vec::new(), unanswered: 0, method: Method::Unknown, published };
     match &options.data {
         Some(data) => link.add(options, data)?,
         None => link.add_lines(options, input)?,
@@ -150,13 +140,9 @@ fn publish_to(
     link.flush()
 }
 
-trait Stream: Read + Write {}
-
-impl<T: Read + Write> Stream for T {}
-
 /// A connection to Redis, with the commands that are yet to be sent.
 struct Link<'a> {
-    stream: BufReader<Box<dyn Stream>>,
+    client: Client,
     commands: Vec<u8>,
     /// Invariant: the number of events in `commands`, at most [`BATCH_EVENTS_MAX`].
     unanswered: usize,
@@ -166,19 +152,6 @@ struct Link<'a> {
 }
 
 impl Link<'_> {
-    fn authenticate(&mut self, server: &RedisAddress) -> Result<(), Problem> {
-        let Some(password) = server.password.as_deref() else { return Ok(()) };
-        match server.username.as_deref() {
-            Some(username) => {
-                let arguments = [b"AUTH", username.as_bytes(), password.as_bytes()];
-                encode_command(&arguments, &mut self.commands);
-            }
-            None => encode_command(&[b"AUTH", password.as_bytes()], &mut self.commands),
-        }
-        self.send()?;
-        self.read_reply().map(drop)
-    }
-
     fn add(&mut self, options: &PublishOptions, data: &[u8]) -> Result<(), Problem> {
         match options.history {
             Some(HistoryOptions { kept, ttl_ms }) => {
@@ -257,51 +230,36 @@ impl Link<'_> {
     }
 
     fn send(&mut self) -> Result<(), Problem> {
-        self.stream.get_mut().write_all(&self.commands).map_err(Problem::Link)?;
+        self.client.send(&self.commands).map_err(Problem::Redis)?;
         self.commands.clear();
         Ok(())
     }
 
-    /// A reply: a number, a word, or a string that is one line, as all those to our commands are.
+    /// A reply: a number, a word, or a string, as all those to our commands are.
     fn read_reply(&mut self) -> Result<String, Problem> {
-        let line = self.read_line()?;
-        match line.split_at_checked(1) {
-            Some(("-", error)) => Err(Problem::Refused(error.to_owned())),
-            Some((":" | "+", text)) => Ok(text.to_owned()),
-            Some(("$", length)) => {
-                let text = self.read_line()?;
-                let is_whole = length.parse() == Ok(text.len());
-                is_whole.then_some(text).ok_or(Problem::NotRedis)
+        let text = self.client.reply(|reply| match reply {
+            Reply::Simple(text) | Reply::Other(Value::String(text)) => {
+                Some(String::from_utf8_lossy(text).into_owned())
             }
-            _ => Err(Problem::NotRedis),
-        }
-    }
-
-    /// A line without its end.
-    fn read_line(&mut self) -> Result<String, Problem> {
-        let mut line = Vec::new();
-        let bytes_max = u64::try_from(RESP_LINE_BYTES_MAX).unwrap_or(u64::MAX);
-        let mut bounded = self.stream.by_ref().take(bytes_max);
-        bounded.read_until(b'\n', &mut line).map_err(Problem::Link)?;
-        match line.strip_suffix(b"\r\n") {
-            Some(text) => Ok(String::from_utf8_lossy(text).into_owned()),
-            None if line.is_empty() => Err(Problem::Closed),
-            None => Err(Problem::NotRedis),
-        }
+            Reply::Other(Value::Integer(number)) => Some(number.to_string()),
+            _ => None,
+        });
+        text.map_err(Problem::Redis)?.ok_or(Problem::Redis(ClientError::NotRedis))
     }
 }
 
 impl Published {
     /// Counts an event by the answer to its PUBLISH.
     fn add_receivers(&mut self, answer: &str) -> Result<(), Problem> {
-        self.receivers += answer.parse::<u64>().map_err(|_| Problem::NotRedis)?;
+        self.receivers +=
+            answer.parse::<u64>().map_err(|_| Problem::Redis(ClientError::NotRedis))?;
         self.events += 1;
         Ok(())
     }
 
     /// Counts an event in history, whose id is the answer.
     fn add_id(&mut self, answer: &str) -> Result<(), Problem> {
-        let id = EventId::parse(answer.as_bytes()).ok_or(Problem::NotRedis)?;
+        let id = EventId::parse(answer.as_bytes()).ok_or(Problem::Redis(ClientError::NotRedis))?;
         self.last_id = Some(id);
         self.events += 1;
         Ok(())
@@ -310,36 +268,16 @@ impl Published {
 
 impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let server = &self.server;
-        match &self.problem {
-            Problem::Unreachable(error) => write!(
-                f,
-                "cannot reach {server}: {error}; is corecast (or Redis) running there? (--redis or \
-                 --broker-listen name another address)"
-            ),
-            Problem::Link(error)
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
-            {
-                write!(f, "{server} did not answer within {} s", LINK_DEADLINE.as_secs())
-            }
-            Problem::Link(error) => write!(f, "connection to {server} lost: {error}"),
-            Problem::Closed => write!(f, "{server} closed the connection"),
-            Problem::Refused(reply) if reply.starts_with("NOAUTH") => write!(
-                f,
-                "{server} wants a password: give it with --broker-password, or in --redis \
-                 redis://user:password@host"
-            ),
-            Problem::Refused(reply) if reply.starts_with("WRONGPASS") => {
-                write!(f, "{server} refused the user or the password")
-            }
-            Problem::Refused(reply) => write!(f, "{server} refused: {reply}"),
+        match &*self.problem {
+            Problem::Tls(error) => write!(f, "{error}"),
+            Problem::Redis(error) => show_redis(f, &self.server, error),
             Problem::NoHistory { function, script } => write!(
                 f,
-                "{server} lets this user neither load the function that keeps events ({function}) \
-                 nor run its script ({script}): let another user load it, by corecast publish \
-                 --print-function | redis-cli -x FUNCTION LOAD REPLACE"
+                "{} lets this user neither load the function that keeps events ({function}) nor \
+                 run its script ({script}): let another user load it, by corecast publish \
+                 --print-function | redis-cli -x FUNCTION LOAD REPLACE",
+                self.server
             ),
-            Problem::NotRedis => write!(f, "{server} does not speak the Redis protocol"),
             Problem::Input(error) => write!(f, "standard input cannot be read: {error}"),
             Problem::LineTooLong => {
                 write!(f, "line too long: at most {LINE_BYTES_MAX} bytes are allowed")
@@ -354,30 +292,33 @@ impl fmt::Display for PublishError {
 
 impl std::error::Error for PublishError {}
 
-/// Connects to the first address that answers, with a bound on every wait.
-fn connect(endpoint: &RedisEndpoint) -> io::Result<Box<dyn Stream>> {
-    match endpoint {
-        RedisEndpoint::Unix(path) => {
-            let stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(LINK_DEADLINE))?;
-            stream.set_write_timeout(Some(LINK_DEADLINE))?;
-            Ok(Box::new(stream))
+fn show_redis(f: &mut fmt::Formatter<'_>, server: &str, error: &ClientError) -> fmt::Result {
+    match error {
+        ClientError::Locate(error) => write!(f, "cannot find {server}: {error}"),
+        ClientError::Unreachable(error) => write!(
+            f,
+            "cannot reach {server}: {error}; is corecast (or Redis) running there? (--redis or \
+             --broker-listen name another address)"
+        ),
+        ClientError::Tls(error) => write!(f, "no TLS with {server}: {error}"),
+        ClientError::Lost(error)
+            if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+        {
+            write!(f, "{server} did not answer within {} s", LINK_DEADLINE.as_secs())
         }
-        RedisEndpoint::Tcp { host, port } => {
-            let mut failure = io::Error::new(ErrorKind::NotFound, "the name has no address");
-            for address in (host.as_str(), *port).to_socket_addrs()? {
-                match TcpStream::connect_timeout(&address, LINK_DEADLINE) {
-                    Ok(stream) => {
-                        stream.set_nodelay(true)?;
-                        stream.set_read_timeout(Some(LINK_DEADLINE))?;
-                        stream.set_write_timeout(Some(LINK_DEADLINE))?;
-                        return Ok(Box::new(stream));
-                    }
-                    Err(error) => failure = error,
-                }
-            }
-            Err(failure)
+        ClientError::Lost(error) => write!(f, "connection to {server} lost: {error}"),
+        ClientError::Closed => write!(f, "{server} closed the connection"),
+        ClientError::Refused(reply) if reply.starts_with("NOAUTH") => write!(
+            f,
+            "{server} wants a password: give it with --broker-password, or in --redis \
+             redis://user:password@host"
+        ),
+        ClientError::Refused(reply) if reply.starts_with("WRONGPASS") => {
+            write!(f, "{server} refused the user or the password")
         }
+        ClientError::Refused(reply) => write!(f, "{server} refused: {reply}"),
+        ClientError::NotRedis => write!(f, "{server} does not speak the Redis protocol"),
+        ClientError::NotMaster => write!(f, "{server} is no master any more"),
     }
 }
 

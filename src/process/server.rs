@@ -18,11 +18,16 @@ use tracing::warn;
 
 use crate::bytes::format::Formats;
 use crate::bytes::target::{Reserved, RouteError, Routes};
-use crate::ground::config::{Config, Driver, ListenAddress, RedisAddress, RedisEndpoint};
+use crate::ground::config::{
+    Config, Driver, ListenAddress, RedisAddress, RedisEndpoint, Sentinels,
+};
 use crate::ground::ids::WorkerId;
 use crate::ground::limits::{CONNECTION_MEMORY_BYTES, DESCRIPTORS_RESERVED};
 use crate::io::admin::{self, Overview};
 use crate::io::broker::{self, BrokerCounters, BrokerListener, BrokerOptions};
+use crate::io::prober::{self, ProbeLine, Probes};
+use crate::io::redis::Redis;
+use crate::io::tls::TlsError;
 use crate::io::wake::Wake;
 use crate::process::banner::{Banner, DEFAULT_PATH};
 use crate::process::supervisor::{Ending, Supervisor};
@@ -40,6 +45,7 @@ pub enum ServeError {
         error: io::Error,
     },
     Route(RouteError),
+    Tls(TlsError),
     /// `--driver uring` where the kernel refuses it.
     NoUring,
     /// A worker could not start at all.
@@ -87,19 +93,23 @@ pub fn serve(config: Config) -> Result<Ending, ServeError> {
         (None, Some(broker)) => (broker.address.clone(), broker.name.clone()),
         (None, None) => return Err(ServeError::Thread("broker")),
     };
+    let redis = Redis::new(redis)?;
     let room = Room::new(&config, descriptors, has_private_tables);
     let workers: Arc<[Arc<Counters>]> = (0..config.workers).map(|_| Arc::default()).collect();
     let capacity = room.capacity(&workers);
     let bell = Arc::new(Wake::new()?);
     let mut setups = Vec::with_capacity(config.workers);
     let config = Arc::new(config);
+    let probes = Arc::new(Probes::new(config.workers)?);
     for (number, counters) in workers.iter().enumerate() {
+        let id = WorkerId(u16::try_from(number).unwrap_or(u16::MAX));
         setups.push(Setup {
-            id: WorkerId(u16::try_from(number).unwrap_or(u16::MAX)),
+            id,
             config: Arc::clone(&config),
             routes: Arc::clone(&routes),
             formats: Arc::clone(&formats),
             redis: redis.clone(),
+            probes: ProbeLine::new(Arc::clone(&probes), id),
             driver,
             listeners: public.setups.clone(),
             capacity: capacity.clone(),
@@ -108,7 +118,8 @@ pub fn serve(config: Config) -> Result<Ending, ServeError> {
         });
     }
     let counted = broker.as_ref().map(|broker| Arc::clone(&broker.counters));
-    let overview = Arc::new(Overview::new(workers, counted, config.admin_token.clone()));
+    let overview =
+        Arc::new(Overview::new(workers, counted, Arc::clone(&probes), config.admin_token.clone()));
     let admin = start_admin(&config.admin_listen, &overview, has_private_tables)?;
     let banner = Banner {
         workers: config.workers,
@@ -121,10 +132,12 @@ pub fn serve(config: Config) -> Result<Ending, ServeError> {
         is_embedded: broker.is_some(),
         admin,
     };
+    let prober = spawn("prober", has_private_tables, move || prober::run(&redis, &probes))?;
     let supervisor = Supervisor::start(setups, bell, overview, has_private_tables)?;
-    let broker_thread = broker.as_ref().map(|broker| &broker.thread);
+    let mut threads = vec![("prober", &prober)];
+    threads.extend(broker.as_ref().map(|broker| ("broker", &broker.thread)));
     let mut stdout = io::stdout().lock();
-    supervisor.run(&signals, broker_thread, &config, || {
+    supervisor.run(&signals, &threads, &config, || {
         // Nobody may be reading; the server serves all the same.
         let _ = write!(stdout, "{banner}").and_then(|()| stdout.flush());
     })
@@ -225,7 +238,7 @@ impl Broker {
             let never = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
             broker::run(listener, options, never, counted)
         })?;
-        let address = RedisAddress { endpoint, username: None, password, database: 0 };
+        let address = RedisAddress { endpoint, username: None, password, database: 0, tls: None };
         Ok(Self { thread, counters, address, name, port })
     }
 }
@@ -339,12 +352,18 @@ fn reachable(ip: IpAddr) -> IpAddr {
 
 /// A Redis address without credentials.
 fn redis_url(address: &RedisAddress) -> String {
+    let scheme = if address.tls.is_some() { "rediss" } else { "redis" };
     match &address.endpoint {
-        RedisEndpoint::Tcp { host, port } if host.contains(':') => {
-            format!("redis://[{host}]:{port}")
-        }
-        RedisEndpoint::Tcp { host, port } => format!("redis://{host}:{port}"),
         RedisEndpoint::Unix(path) => format!("unix://{}", path.display()),
+        RedisEndpoint::Sentinel(sentinels) => {
+            let Sentinels { hosts, master, .. } = &**sentinels;
+            let host = |(host, port): &(String, u16)| {
+                RedisEndpoint::Tcp { host: host.clone(), port: *port }.to_string()
+            };
+            let hosts: Vec<String> = hosts.iter().map(host).collect();
+            format!("{scheme}+sentinel://{}/{master}", hosts.join(","))
+        }
+        tcp @ RedisEndpoint::Tcp { .. } => format!("{scheme}://{tcp}"),
     }
 }
 
@@ -367,6 +386,7 @@ impl fmt::Display for ServeError {
                 Ok(())
             }
             Self::Route(error) => write!(f, "{error}"),
+            Self::Tls(error) => write!(f, "{error}"),
             Self::NoUring => f.write_str(
                 "--driver uring: the kernel refuses io_uring to this process; allow it \
                  (sysctl kernel.io_uring_disabled, seccomp) or use auto or epoll",
@@ -383,6 +403,12 @@ impl std::error::Error for ServeError {}
 impl From<io::Error> for ServeError {
     fn from(error: io::Error) -> Self {
         Self::System(error)
+    }
+}
+
+impl From<TlsError> for ServeError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
     }
 }
 

@@ -87,10 +87,11 @@ impl Supervisor {
     }
 
     /// Waits until the server is told to end, and has. Calls `serving` once every worker serves.
+    /// The server can't do without `threads`.
     pub(super) fn run(
         mut self,
         signals: &OwnedFd,
-        broker: Option<&JoinHandle<io::Result<()>>>,
+        threads: &[(&'static str, &JoinHandle<io::Result<()>>)],
         config: &Config,
         serving: impl FnOnce(),
     ) -> Result<Ending, ServeError> {
@@ -102,8 +103,8 @@ impl Supervisor {
             let now = clock::now();
             wait = if rung { WAIT_FOR_END } else { WAIT_MAX };
             self.look_after_workers(now, serving.is_some())?;
-            if broker.is_some_and(JoinHandle::is_finished) {
-                return Err(ServeError::Thread("broker"));
+            if let Some((name, _)) = threads.iter().find(|(_, thread)| thread.is_finished()) {
+                return Err(ServeError::Thread(name));
             }
             if self.slots.iter().all(|slot| slot.setup.mailbox.is_ready())
                 && let Some(serving) = serving.take()

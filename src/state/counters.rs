@@ -75,6 +75,53 @@ impl CloseReason {
     }
 }
 
+/// Why a link to Redis that stood was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossReason {
+    /// It could not be found or reached.
+    Unreachable,
+    Tls,
+    /// Redis closed it, or it broke.
+    Closed,
+    /// What came was no answer to what was asked.
+    Protocol,
+    /// Redis answered with an error.
+    Refused,
+    /// Another one is the master now.
+    Moved,
+    /// It did not answer in time.
+    Silent,
+    /// What was published did not arrive.
+    Undelivered,
+}
+
+impl LossReason {
+    pub const ALL: [Self; 8] = [
+        Self::Unreachable,
+        Self::Tls,
+        Self::Closed,
+        Self::Protocol,
+        Self::Refused,
+        Self::Moved,
+        Self::Silent,
+        Self::Undelivered,
+    ];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Tls => "tls",
+            Self::Closed => "closed",
+            Self::Protocol => "protocol",
+            Self::Refused => "refused",
+            Self::Moved => "moved",
+            Self::Silent => "silent",
+            Self::Undelivered => "undelivered",
+        }
+    }
+}
+
 /// The counters of one worker. Aligned to its own cache lines: neighbours must not slow each other.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -116,9 +163,19 @@ pub struct Counters {
     pub resumed_with_reset: Counter,
     /// Times that the kernel had no descriptor or memory for a connection.
     pub accept_failures: Counter,
-    /// Gauge: 1 while the link to Redis is up and all its subscriptions stand.
+    /// Gauge: 1 while the link to Redis is up, all its subscriptions stand, and what is published
+    /// arrives.
     pub link_ready: Counter,
-    pub link_losses: Counter,
+    /// Gauge: how far the link is, as a number of `io::link::Stage`.
+    pub link_stage: Counter,
+    /// Gauge: when something that was published arrived last, in milliseconds of CLOCK_MONOTONIC;
+    /// 0 if nothing has on the link that stands.
+    pub proven_at_ms: Counter,
+    /// Subscriptions made again because a link was lost.
+    pub resubscriptions: Counter,
+    /// Probes that Redis took and that did not arrive.
+    pub probes_lost: Counter,
+    link_losses: [Counter; LossReason::ALL.len()],
     closes: [Counter; CloseReason::ALL.len()],
 }
 
@@ -128,7 +185,14 @@ impl Counters {
         if let Some(failed) = self.closes.get(CloseReason::WorkerFailed as usize) {
             failed.add(self.connections.get());
         }
-        for gauge in [&self.connections, &self.streams, &self.subscriptions, &self.link_ready] {
+        for gauge in [
+            &self.connections,
+            &self.streams,
+            &self.subscriptions,
+            &self.link_ready,
+            &self.link_stage,
+            &self.proven_at_ms,
+        ] {
             gauge.set(0);
         }
     }
@@ -137,6 +201,17 @@ impl Counters {
         if let Some(counter) = self.closes.get(reason as usize) {
             counter.add(1);
         }
+    }
+
+    pub fn lose_link(&self, reason: LossReason) {
+        if let Some(counter) = self.link_losses.get(reason as usize) {
+            counter.add(1);
+        }
+    }
+
+    #[must_use]
+    pub fn links_lost(&self, reason: LossReason) -> u64 {
+        self.link_losses.get(reason as usize).map_or(0, Counter::get)
     }
 
     #[must_use]
@@ -159,6 +234,14 @@ mod tests {
         }
         for (n, reason) in CloseReason::ALL.into_iter().enumerate() {
             assert_eq!(counters.closed(reason), n as u64 + 1, "{}", reason.as_str());
+        }
+        for (n, reason) in LossReason::ALL.into_iter().enumerate() {
+            for _ in 0..=n {
+                counters.lose_link(reason);
+            }
+        }
+        for (n, reason) in LossReason::ALL.into_iter().enumerate() {
+            assert_eq!(counters.links_lost(reason), n as u64 + 1, "{}", reason.as_str());
         }
     }
 }

@@ -24,6 +24,10 @@ const KEEPALIVE_STEP: Duration = Duration::from_secs(1);
 /// Silence after which the kernel gives a link to Redis up when what we sent is not acknowledged.
 const LINK_USER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Silence after which the kernel asks the other end of a link whether it is there, three times, a
+/// third of that time apart.
+const LINK_KEEPALIVE: Duration = Duration::from_secs(15);
+
 /// A listener of one worker. All workers' listeners share the address by SO_REUSEPORT, and accepted
 /// sockets inherit every option set here.
 ///
@@ -123,7 +127,11 @@ pub fn connect_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = tcp(address)?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_keepalive(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(LINK_KEEPALIVE)
+        .with_interval(LINK_KEEPALIVE / 3)
+        .with_retries(3);
+    socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(LINK_USER_TIMEOUT))?;
     start_connecting(socket, &address.into())
 }

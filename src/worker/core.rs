@@ -43,6 +43,8 @@ pub(super) struct Core {
     /// The link came up: what was asked of it is to be proven by a PING.
     pub(super) wants_proof: bool,
     link_was_missed: bool,
+    /// A link has stood before.
+    had_link: bool,
     read_buffer: Vec<u8>,
     /// Requests answered in this turn of a connection.
     pub(super) answers: usize,
@@ -106,6 +108,7 @@ impl Core {
             lingerings: Deadlines::new(ticks(LINGERING_CLOSE)),
             wants_proof: false,
             link_was_missed: false,
+            had_link: false,
             read_buffer: vec![0; READ_BUFFER_BYTES],
             answers: 0,
             encoded: Vec::new(),
@@ -232,6 +235,9 @@ impl Upstream for Core {
     fn link_up(&mut self, protocol: Protocol) {
         self.wants_proof = true;
         self.streams.link_up();
+        if std::mem::replace(&mut self.had_link, true) {
+            self.counters.resubscriptions.add(self.streams.asks() as u64);
+        }
         if protocol == Protocol::Resp2 && self.id.0 == 0 {
             warn!("Redis speaks RESP2 only: streams are live, without history");
         }
@@ -246,9 +252,31 @@ impl Upstream for Core {
         }
     }
 
+    fn link_unproven(&mut self) {
+        self.counters.link_ready.set(0);
+        self.link_was_missed = true;
+        warn!(worker = %self.id, "nothing proves that what is published arrives; not ready");
+    }
+
+    fn unprobed(&mut self, error: &[u8]) {
+        // All workers are one user.
+        if self.id.0 == 0 {
+            let error = String::from_utf8_lossy(error);
+            warn!(
+                "our user at Redis may not subscribe to corecast:probe:*, so links are proven \
+                by PING alone, which a node that lost its publishers answers too: {error}"
+            );
+        }
+    }
+
     fn link_down(&mut self, error: &LinkError, was_up: bool) {
         self.counters.link_ready.set(0);
-        self.counters.link_losses.add(u64::from(was_up));
+        if was_up {
+            self.counters.lose_link(error.reason());
+        }
+        if matches!(error, LinkError::Undelivered) {
+            self.counters.probes_lost.add(1);
+        }
         let is_news = !std::mem::replace(&mut self.link_was_missed, true);
         if was_up {
             warn!(worker = %self.id, "lost the link to Redis: {error}; connecting again");

@@ -21,14 +21,16 @@ use tracing::{error, info, warn};
 
 use crate::bytes::format::Formats;
 use crate::bytes::target::Routes;
-use crate::ground::config::{Config, RedisAddress};
+use crate::ground::config::Config;
 use crate::ground::ids::WorkerId;
 use crate::ground::limits::{
     ACCEPTS_PER_TURN_MAX, CHANNELS_PER_SUBSCRIBE_MAX, LISTEN_BACKLOG, OPEN_WAIT,
     SENDS_PER_SLICE_MAX, TICK,
 };
 use crate::io::link::Link;
+use crate::io::prober::ProbeLine;
 use crate::io::reactor::{Reactor, Readiness, Token};
+use crate::io::redis::Redis;
 use crate::state::counters::{CloseReason, Counters};
 use crate::sys::runtime::{DriverKind, Notify, Readable, Yield};
 use crate::sys::{clock, raw, runtime, socket};
@@ -44,7 +46,8 @@ pub struct Setup {
     pub config: Arc<Config>,
     pub routes: Arc<Routes>,
     pub formats: Arc<Formats>,
-    pub redis: RedisAddress,
+    pub redis: Redis,
+    pub probes: ProbeLine,
     pub driver: DriverKind,
     pub listeners: Vec<ListenerSetup>,
     pub capacity: Capacity,
@@ -195,8 +198,8 @@ impl Worker {
             listeners.push(listener);
         }
         let name = format!("corecast-{}", setup.id);
-        let redis = setup.redis.clone();
-        let mut link = Link::new(redis, name, setup.config.max_event_bytes, now);
+        let (redis, line) = (setup.redis.clone(), setup.probes.clone());
+        let mut link = Link::new(redis, name, setup.config.max_event_bytes, line, now);
         let mailbox = Arc::clone(&setup.mailbox);
         let mut core = Core::new(setup, now);
         link.on_tick(now, &reactor, &mut core);
@@ -238,6 +241,7 @@ impl Worker {
         self.core.set_time(now);
         self.core.on_deadlines();
         self.link.on_tick(now, &self.reactor, &mut self.core);
+        self.show_link(now);
         let lapsed = self.core.streams.lapsed();
         for names in lapsed.chunks(CHANNELS_PER_SUBSCRIBE_MAX) {
             self.link.unsubscribe(names);
@@ -257,6 +261,18 @@ impl Worker {
             Some(drain) => drain.tick(&mut self.core),
             None => false,
         }
+    }
+
+    /// Counts how the link is.
+    fn show_link(&self, now: Instant) {
+        let counters = &self.core.counters;
+        counters.link_stage.set(self.link.stage() as u64);
+        let now_ms = clock::monotonic_ns() / 1_000_000;
+        let proven_at_ms = self.link.proven_at().map_or(0, |at| {
+            let age = now.saturating_duration_since(at).as_millis();
+            now_ms.saturating_sub(u64::try_from(age).unwrap_or(u64::MAX))
+        });
+        counters.proven_at_ms.set(proven_at_ms);
     }
 
     /// `main` has something to say.

@@ -21,7 +21,8 @@ impl Address {
             return Some(Self::Unix(PathBuf::from(path.trim_start_matches("//"))));
         }
         let authority = text.split_once("://").map_or(text, |(_scheme, rest)| rest);
-        authority.split('/').next()?.parse().ok().map(Self::Tcp)
+        let host = authority.split('/').next()?.replace("localhost", "127.0.0.1");
+        host.parse().ok().map(Self::Tcp)
     }
 
     /// The TCP port, which a unix address has not.

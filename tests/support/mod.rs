@@ -3,6 +3,7 @@
 
 pub(crate) mod address;
 pub(crate) mod broker;
+pub(crate) mod certificates;
 pub(crate) mod clients;
 pub(crate) mod clock;
 pub(crate) mod crowd;
@@ -11,6 +12,7 @@ pub(crate) mod http;
 pub(crate) mod pair;
 pub(crate) mod process;
 pub(crate) mod redis;
+pub(crate) mod sentinel;
 pub(crate) mod server;
 pub(crate) mod site;
 pub(crate) mod stream;

@@ -44,7 +44,19 @@ impl Server {
         Self::run(command(&[], options).envs(variables.iter().copied()))
     }
 
+    /// [`Self::start`], without the wait for links that may never be ready.
+    pub(crate) fn start_unready(options: &[&str]) -> Self {
+        Self::show(&mut command(&[], options))
+    }
+
     fn run(command: &mut Command) -> Self {
+        let server = Self::show(command);
+        server.wait_ready();
+        server
+    }
+
+    /// Starts, and reads the addresses in the banner.
+    fn show(command: &mut Command) -> Self {
         let process = Process::start(command);
         let (mut listeners, mut broker) = (Vec::new(), None);
         let admin = process.output.find(|line| {
@@ -61,9 +73,7 @@ impl Server {
         let (Some(admin), Some(broker)) = (admin, broker) else {
             panic!("the server did not show its addresses\n{}", process.transcript());
         };
-        let server = Self { process, listeners, broker, admin };
-        server.wait_ready();
-        server
+        Self { process, listeners, broker, admin }
     }
 
     /// Waits until every worker's link is subscribed.

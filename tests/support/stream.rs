@@ -71,6 +71,11 @@ impl Stream {
         self.messages.pop_front()
     }
 
+    /// The next event that has been read already.
+    pub(crate) fn take_message(&mut self) -> Option<Message> {
+        self.messages.pop_front()
+    }
+
     /// Waits for the end of the stream; events before it stay to be read.
     pub(crate) fn wait_end(&mut self) {
         let deadline = Deadline::after(PATIENCE);

@@ -2,8 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
+use crate::ground::config::RedisAddress;
+use crate::ground::ids::WorkerId;
+use crate::io::prober::{Outcome, Probes};
 use crate::sys::clock;
 
 /// What a link told.
@@ -11,6 +16,7 @@ use crate::sys::clock;
 struct Told {
     ups: usize,
     proofs: usize,
+    unproven: usize,
     subscribed: usize,
     losses: Vec<String>,
 }
@@ -23,6 +29,12 @@ impl Upstream for Told {
     fn link_proven(&mut self) {
         self.proofs += 1;
     }
+
+    fn link_unproven(&mut self) {
+        self.unproven += 1;
+    }
+
+    fn unprobed(&mut self, _: &[u8]) {}
 
     fn link_down(&mut self, error: &LinkError, _: bool) {
         self.losses.push(error.to_string());
@@ -42,6 +54,7 @@ impl Upstream for Told {
 struct World {
     link: Link,
     told: Told,
+    probes: Arc<Probes>,
     reactor: Reactor,
     redis: TcpStream,
     now: Instant,
@@ -53,17 +66,23 @@ impl World {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let endpoint = RedisEndpoint::Tcp { host: "127.0.0.1".to_owned(), port };
-        let address = RedisAddress { endpoint, username: None, password: None, database: 0 };
+        let address =
+            RedisAddress { endpoint, username: None, password: None, database: 0, tls: None };
+        let redis = Redis::new(address).unwrap();
         let (now, reactor, mut told) = (clock::now(), Reactor::new().unwrap(), Told::default());
-        let mut link = Link::new(address, "test".to_owned(), 1024, now);
+        let probes = Arc::new(Probes::new(1).unwrap());
+        let line = ProbeLine::new(Arc::clone(&probes), WorkerId(0));
+        let mut link = Link::new(redis, "test".to_owned(), 1024, line, now);
         link.on_tick(now, &reactor, &mut told);
         let (redis, _) = listener.accept().unwrap();
         redis.set_nodelay(true).unwrap();
-        let mut world = Self { link, told, reactor, redis, now };
+        let mut world = Self { link, told, probes, reactor, redis, now };
         world.turn();
         world.hears("HELLO");
         world.answers("%0\r\n");
         assert_eq!(world.told.ups, 1);
+        world.hears("corecast:probe:");
+        world.answers(">3\r\n$9\r\nsubscribe\r\n$1\r\np\r\n:1\r\n");
         world
     }
 
@@ -85,12 +104,18 @@ impl World {
     fn answers(&mut self, answer: &str) {
         assert_eq!(self.told.losses, Vec::<String>::new());
         self.redis.write_all(answer.as_bytes()).unwrap();
+        self.wait_ready();
+        self.turn();
+    }
+
+    /// Waits until the reactor has something for the link.
+    fn wait_ready(&mut self) {
         loop {
             let events = self.reactor.ready().unwrap();
             let is_ready = !events.is_empty();
             self.reactor.give_back(events);
             if is_ready {
-                return self.turn();
+                return;
             }
         }
     }
@@ -105,9 +130,26 @@ impl World {
         self.hears("PING");
     }
 
+    /// Something that was published arrives.
+    fn delivers(&mut self) {
+        self.answers(">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nm\r\n");
+    }
+
     fn tick_after(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
         self.link.on_tick(self.now, &self.reactor, &mut self.told);
+    }
+}
+
+#[test]
+fn each_attempt_takes_the_next_address_of_a_name() {
+    let listeners = [0, 1].map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap());
+    let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+    let location = Location::Tcp { host: "several".to_owned(), addresses };
+    let reactor = Reactor::new().unwrap();
+    for attempt in 0..4 {
+        let _connection = Connection::start(&location, attempt, None, &reactor).unwrap();
+        listeners[attempt % 2].accept().unwrap();
     }
 }
 
@@ -123,7 +165,102 @@ fn a_redis_that_answers_slowly_is_waited_for_as_long_as_it_answers() {
     world.tick_after(4);
     world.answers("+PONG\r\n");
     assert_eq!(world.told.losses, Vec::<String>::new());
-    assert_eq!((world.told.subscribed, world.told.proofs), (4, 1));
+    assert_eq!((world.told.subscribed, world.told.proofs), (4, 0));
+    world.delivers();
+    assert_eq!(world.told.proofs, 1);
+}
+
+/// A link whose subscription stands, and to which something was delivered.
+fn proven() -> World {
+    let mut world = World::new();
+    world.subscribe(&["a"]);
+    world.answers(">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n+PONG\r\n");
+    world.delivers();
+    assert_eq!((world.told.proofs, world.told.unproven), (1, 0));
+    world
+}
+
+#[test]
+fn a_link_that_answers_but_delivers_nothing_is_given_up() {
+    let mut world = proven();
+    world.tick_after(3);
+    assert_eq!(world.link.stage(), Stage::Proven);
+    world.tick_after(1);
+    world.probes.answer(Outcome::Published);
+    world.tick_after(1);
+    world.hears("PING");
+    world.answers("+PONG\r\n");
+    world.tick_after(2);
+    assert!(world.link.is_up());
+    world.tick_after(1);
+    assert_eq!(world.told.losses, ["what is published does not arrive from it"]);
+}
+
+#[test]
+fn a_probe_that_waits_for_publishers_to_go_on_costs_no_link() {
+    let mut world = proven();
+    world.tick_after(4);
+    world.tick_after(3);
+    world.hears("PING");
+    world.answers("+PONG\r\n");
+    world.probes.answer(Outcome::Published);
+    world.tick_after(1);
+    world.delivers();
+    world.tick_after(3);
+    assert_eq!((world.told.proofs, world.told.unproven), (1, 0));
+    assert_eq!(world.told.losses, Vec::<String>::new());
+}
+
+#[test]
+fn a_link_is_unproven_while_nothing_can_be_published_and_proven_again_after() {
+    let mut world = proven();
+    world.tick_after(4);
+    world.probes.answer(Outcome::Failed);
+    for _ in 0..3 {
+        world.tick_after(1);
+        world.probes.answer(Outcome::Failed);
+    }
+    world.hears("PING");
+    world.answers("+PONG\r\n");
+    assert_eq!((world.told.unproven, world.link.stage()), (0, Stage::Proven));
+    world.tick_after(2);
+    assert_eq!((world.told.unproven, world.link.stage()), (1, Stage::Unproven));
+    world.tick_after(1);
+    assert_eq!(world.told.unproven, 1, "told once");
+    world.delivers();
+    assert_eq!((world.told.proofs, world.link.stage()), (2, Stage::Proven));
+    assert_eq!(world.told.losses, Vec::<String>::new());
+}
+
+#[test]
+fn where_probes_are_forbidden_the_answer_to_ping_is_proof() {
+    let mut world = World::new();
+    world.link.ping(world.now);
+    world.turn();
+    world.hears("PING");
+    world.answers("+PONG\r\n");
+    world.tick_after(1);
+    world.probes.answer(Outcome::Forbidden);
+    world.tick_after(1);
+    world.hears("PING");
+    world.answers("+PONG\r\n");
+    assert_eq!((world.told.proofs, world.link.stage()), (1, Stage::Proven));
+    world.tick_after(4);
+    world.hears("PING");
+    world.tick_after(5);
+    assert_eq!(world.told.losses, ["no answer to PING within 5 s"]);
+}
+
+#[test]
+fn what_arrived_while_we_slept_counts() {
+    let mut world = proven();
+    world.tick_after(4);
+    world.probes.answer(Outcome::Published);
+    world.tick_after(1);
+    world.redis.write_all(b">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nm\r\n").unwrap();
+    world.wait_ready();
+    world.tick_after(60);
+    assert_eq!(world.told.losses, Vec::<String>::new());
 }
 
 #[test]

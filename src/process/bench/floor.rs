@@ -98,13 +98,13 @@ fn redis_url(redis: &RedisAddress) -> String {
     };
     match &redis.endpoint {
         RedisEndpoint::Unix(path) => format!("unix://{user}{}", path.display()),
-        tcp @ RedisEndpoint::Tcp { .. } => format!("redis://{user}{tcp}"),
+        near => format!("redis://{user}{near}"),
     }
 }
 
 fn broker_address(address: SocketAddr) -> RedisAddress {
     let endpoint = RedisEndpoint::Tcp { host: address.ip().to_string(), port: address.port() };
-    RedisAddress { endpoint, username: None, password: None, database: 0 }
+    RedisAddress { endpoint, username: None, password: None, database: 0, tls: None }
 }
 
 fn serve(options: &FloorOptions) -> io::Result<()> {
@@ -369,6 +369,7 @@ mod tests {
             username: Some("a".to_owned()),
             password: Some("p@:/".into()),
             database: 0,
+            tls: None,
         };
         let tcp = RedisEndpoint::Tcp { host: "::1".to_owned(), port: 7 };
         assert_eq!(redis_url(&redis(tcp)), "redis://a:p%40%3A%2F@[::1]:7");

@@ -17,6 +17,7 @@ use crate::ground::limits::{LINK_DEADLINE, RESP_LINE_BYTES_MAX};
 pub(super) fn connect(server: &RedisAddress) -> io::Result<Socket> {
     let mut socket = match &server.endpoint {
         RedisEndpoint::Tcp { host, port } => connect_tcp((host.as_str(), *port))?,
+        RedisEndpoint::Sentinel(_) => return Err(io::ErrorKind::Unsupported.into()),
         RedisEndpoint::Unix(path) => {
             let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
             socket.connect(&SockAddr::unix(path)?)?;

@@ -40,7 +40,7 @@ pub(super) enum BenchError {
     Resolve(Target, io::Error),
     /// A process of the server is not there.
     Observe(Vec<u32>),
-    Publish(Sink, io::Error),
+    Publish(Box<Sink>, io::Error),
     Thread(io::Error),
     Floor(io::Error),
 }
@@ -294,7 +294,7 @@ impl<'a> Round<'a> {
         draw: impl Fn(u32) -> Draw,
         progress: &mut Progress,
     ) -> Result<Published, BenchError> {
-        let failed = |error| BenchError::Publish(publication.sink.clone(), error);
+        let failed = |error| BenchError::Publish(Box::new(publication.sink.clone()), error);
         let publishers = Publishers::start(publication, schedule, self.token, &self.live, draw);
         let publishers = publishers.map_err(failed)?;
         while !publishers.are_finished() {
@@ -437,15 +437,17 @@ impl fmt::Display for BenchError {
                 let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
                 write!(f, "--server-pid {}: no such process any more", pids.join(", "))
             }
-            Self::Publish(Sink::Redis { server, .. }, error) => write!(
-                f,
-                "cannot publish at {}: {error} (--redis, --broker-listen or --publish-url name \
+            Self::Publish(sink, error) => match &**sink {
+                Sink::Redis { server, .. } => write!(
+                    f,
+                    "cannot publish at {}: {error} (--redis, --broker-listen or --publish-url name \
                  another place, --listen-only publishes nothing)",
-                server.endpoint
-            ),
-            Self::Publish(Sink::Http(posting), error) => {
-                write!(f, "cannot publish at {}: {error}", posting.target)
-            }
+                    server.endpoint
+                ),
+                Sink::Http(posting) => {
+                    write!(f, "cannot publish at {}: {error}", posting.target)
+                }
+            },
             Self::Thread(error) => write!(f, "a thread failed: {error}"),
             Self::Floor(error) => write!(f, "the floor did not start: {error}"),
         }

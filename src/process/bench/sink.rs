@@ -118,7 +118,8 @@ mod tests {
 
     fn redis() -> Sink {
         let endpoint = RedisEndpoint::Tcp { host: "127.0.0.1".to_owned(), port: 6379 };
-        let server = RedisAddress { endpoint, username: None, password: None, database: 0 };
+        let server =
+            RedisAddress { endpoint, username: None, password: None, database: 0, tls: None };
         Sink::Redis { server, channel: Template::new("a-{n}") }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser};
 
 use super::bench::{BENCH_AFTER_HELP, BenchArguments, FloorArguments};
+use super::redis::redis_url;
 use super::values::{self, KIB, MIB};
 use crate::ground::config::{
     Driver, FormatRule, HistoryRule, ListenAddress, RedisAddress, RouteTemplate, Secret,
@@ -187,10 +188,20 @@ pub(super) struct ServeArguments {
 /// Where events come from: shared by `serve` and `publish`.
 #[derive(Args)]
 pub(super) struct RedisArguments {
-    /// Redis server: redis://[user:password@]host[:port][/database] or unix:///path [default: the
-    /// broker that is part of corecast]
-    #[arg(long, value_name = "URL", help_heading = REDIS, value_parser = values::redis_url)]
+    /// Redis server: redis://[user:password@]host[:port][/database], rediss:// for TLS,
+    /// unix:///path, or redis+sentinel://[user:password@]host[:port],…/master[/database]
+    /// [?sentinel_password=…] [default: the broker that is part of corecast]
+    #[arg(long, value_name = "URL", help_heading = REDIS, value_parser = redis_url)]
     pub(super) redis: Option<RedisAddress>,
+    /// PEM file of the certificate authorities to trust on rediss:// [default: this host's]
+    #[arg(long, value_name = "FILE", help_heading = REDIS, value_parser = values::pem_file)]
+    pub(super) redis_ca: Option<PathBuf>,
+    /// PEM file of our certificate on rediss:// [default: none]
+    #[arg(long, value_name = "FILE", help_heading = REDIS, value_parser = values::pem_file)]
+    pub(super) redis_client_cert: Option<PathBuf>,
+    /// PEM file of the key to our certificate [default: none]
+    #[arg(long, value_name = "FILE", help_heading = REDIS, value_parser = values::pem_file)]
+    pub(super) redis_client_key: Option<PathBuf>,
     /// Address of the broker, where any Redis client can publish: HOST:PORT or unix:/path
     #[arg(long, value_name = "ADDR", help_heading = REDIS)]
     #[arg(value_parser = values::listen_address, default_value = "127.0.0.1:6380")]

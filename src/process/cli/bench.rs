@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::arguments::{MILLISECOND, REDIS, RedisArguments};
 use super::values::{self, MIB, Rate};
-use super::{Command, server};
+use super::{Command, redis};
 use crate::process::bench::options::{
     Aftermath, Allowed, BenchOptions, Choice, Closing, Comparison, FloorOptions, Load,
     MESSAGES_MAX, Opening, Posting, Publication, Sink, Wrapping,
@@ -180,6 +180,7 @@ pub(super) struct FloorArguments {
 
 impl BenchArguments {
     pub(super) fn command(self) -> Result<Command, String> {
+        redis::plain_only(self.redis.redis.as_ref())?;
         let channels = self.channel_count()?;
         let comparison = self.comparison()?;
         let target = self.url.clone();
@@ -270,7 +271,8 @@ impl BenchArguments {
                      below /events/ tells",
                 )?;
                 let has_number = channel.has_number();
-                (Sink::Redis { server: server(self.redis), channel }, "--channel", has_number)
+                let server = redis::server_or_broker(self.redis)?;
+                (Sink::Redis { server, channel }, "--channel", has_number)
             }
         };
         if has_number != self.url.has_number() && (channels > 1 || has_number) {

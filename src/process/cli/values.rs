@@ -7,19 +7,20 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
 use tracing::Level;
 
 use crate::bytes::format;
 use crate::ground::config::{
-    Driver, Format, FormatRule, HistoryRule, ListenAddress, RedisAddress, RedisEndpoint,
-    RouteTemplate, Secret,
+    Driver, Format, FormatRule, HistoryRule, ListenAddress, RouteTemplate, Secret,
 };
 use crate::process::bench::options::Choice;
 use crate::process::log::LogFormat;
 
 /// Longest time that any option takes.
 pub(super) const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The parameter of a Redis URL that is a secret.
+pub(super) const SENTINEL_PASSWORD: &str = "?sentinel_password=";
 
 pub(super) const KIB: usize = 1024;
 pub(super) const MIB: usize = 1024 * KIB;
@@ -122,54 +123,18 @@ pub(super) fn listen_address(text: &str) -> Result<ListenAddress, String> {
         .to_owned())
 }
 
-/// `redis://[user:password@]host[:port][/database]` or `unix://[user:password@]/path`.
-pub(super) fn redis_url(text: &str) -> Result<RedisAddress, String> {
-    let expected =
-        || "expected redis://[user:password@]host[:port][/database] or unix:///path".to_owned();
-    let (scheme, rest) = text.split_once("://").ok_or_else(expected)?;
-    match scheme {
-        "redis" | "unix" => {}
-        "rediss" | "redis+sentinel" | "redis+cluster" => {
-            return Err(format!("{scheme}:// is not supported by this version; {}", expected()));
-        }
-        _ => return Err(expected()),
-    }
-    if rest.contains(['?', '#']) {
-        return Err(format!("parameters (?) are not supported; {}", expected()));
-    }
-    let (authority, path) = match rest.find('/').and_then(|at| rest.split_at_checked(at)) {
-        Some(parts) => parts,
-        None => (rest, ""),
-    };
-    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-    let (username, password) = redis_user(user)?;
-    if scheme == "unix" {
-        let path = decoded(path)?;
-        if !host.is_empty() || path.len() < 2 {
-            return Err(expected());
-        }
-        let endpoint = RedisEndpoint::Unix(PathBuf::from(path));
-        return Ok(RedisAddress { endpoint, username, password, database: 0 });
-    }
-    let (host, port) = redis_host(host).ok_or_else(expected)?;
-    let database = match path.strip_prefix('/').unwrap_or_default() {
-        "" => 0,
-        digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            digits.parse().map_err(|_| expected())?
-        }
-        _ => return Err(expected()),
-    };
-    Ok(RedisAddress { endpoint: RedisEndpoint::Tcp { host, port }, username, password, database })
-}
-
 /// A bad value as it may be repeated: without a secret, or the user and password of a URL.
 pub(super) fn redacted(option: &str, value: &str) -> String {
     if matches!(option, "--admin-token" | "--broker-password") && !value.is_empty() {
         return "***".to_owned();
     }
-    match (value.split_once("://"), value.rsplit_once('@')) {
+    let value = match (value.split_once("://"), value.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
         _ => value.to_owned(),
+    };
+    match value.split_once(SENTINEL_PASSWORD) {
+        Some((url, _)) => format!("{url}{SENTINEL_PASSWORD}***"),
+        None => value,
     }
 }
 
@@ -282,6 +247,14 @@ pub(super) fn secret(text: &str) -> Result<Secret, String> {
     Ok(text.into())
 }
 
+/// The path of a file that is read later, when it is known to be needed.
+pub(super) fn pem_file(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() || text.bytes().any(|byte| byte.is_ascii_control()) {
+        return Err("expected the path of a PEM file".to_owned());
+    }
+    Ok(PathBuf::from(text))
+}
+
 pub(super) fn channel(text: &str) -> Result<String, String> {
     if text.is_empty() || text.bytes().any(|byte| byte.is_ascii_control()) {
         return Err("expected a channel: at least one byte, and no control bytes".to_owned());
@@ -340,31 +313,8 @@ fn digits_and_rest(text: &str) -> Option<(&str, &str)> {
     text.split_at_checked(end).filter(|(digits, _)| !digits.is_empty())
 }
 
-fn redis_user(user: &str) -> Result<(Option<String>, Option<Secret>), String> {
-    if user.is_empty() {
-        return Ok((None, None));
-    }
-    let Some((name, password)) = user.split_once(':') else {
-        return Err(
-            "a user needs a password, user:password@; a password alone is :password@".to_owned()
-        );
-    };
-    let name = decoded(name)?;
-    let password = decoded(password)?;
-    if name.is_empty() && password.is_empty() {
-        return Ok((None, None));
-    }
-    Ok((Some(name).filter(|name| !name.is_empty()), Some(Secret::from(password))))
-}
-
-fn redis_host(text: &str) -> Option<(String, u16)> {
-    let (host, port) = host_and_port(text)?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    Some((host.to_owned(), port.unwrap_or(REDIS_PORT)))
-}
-
 /// `host[:port]`; an IPv6 address keeps its brackets.
-fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
+pub(super) fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => {
             if !port.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -379,14 +329,5 @@ fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
     (is_address || is_name).then_some((host, port))
 }
 
-fn decoded(text: &str) -> Result<String, String> {
-    match percent_decode_str(text).decode_utf8() {
-        Ok(text) => Ok(text.into_owned()),
-        Err(_) => Err("expected percent-encoded UTF-8".to_owned()),
-    }
-}
-
 /// More events of a channel than anybody would send to one browser at once.
 pub(super) const HISTORY_EVENTS_MAX: usize = 1_000_000;
-
-const REDIS_PORT: u16 = 6379;

@@ -3,6 +3,7 @@
 use super::{Link, Problem};
 use crate::bytes::history::{Call, Publication, SCRIPT, encode_load, encode_publication};
 use crate::bytes::resp::encode_command;
+use crate::io::redis::ClientError;
 
 /// How much is kept of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl Link<'_> {
         } else if refusal.contains("unknown command") || refusal.starts_with("NOPERM") {
             refusal
         } else {
-            return Err(Problem::Refused(refusal));
+            return Err(Problem::Redis(ClientError::Refused(refusal)));
         };
         encode_command(&[b"SCRIPT", b"LOAD", SCRIPT.as_bytes()], &mut self.commands);
         match self.ask()? {
@@ -85,7 +86,8 @@ impl Link<'_> {
     }
 
     fn insist(&mut self, method: Method, publication: &Publication<'_>) -> Result<(), Problem> {
-        self.attempt(method, publication)?.map_err(Problem::Refused)
+        self.attempt(method, publication)?
+            .map_err(|refusal| Problem::Redis(ClientError::Refused(refusal)))
     }
 
     /// Sends one command and waits for its answer; the inner error is the server's.
@@ -93,7 +95,7 @@ impl Link<'_> {
         self.send()?;
         match self.read_reply() {
             Ok(reply) => Ok(Ok(reply)),
-            Err(Problem::Refused(refusal)) => Ok(Err(refusal)),
+            Err(Problem::Redis(ClientError::Refused(refusal))) => Ok(Err(refusal)),
             Err(problem) => Err(problem),
         }
     }

@@ -1,10 +1,11 @@
 //! Publishing to a server that only the tests know.
 
+use std::io::{BufReader, Read};
 use std::net::TcpListener;
 use std::thread::{self, JoinHandle};
 
 use super::*;
-use crate::ground::config::Secret;
+use crate::ground::config::{RedisEndpoint, Secret};
 
 /// A server that takes one connection, hears all that is sent and answers a line to each command:
 /// the first ones as given, the rest with 2 receivers.
@@ -37,7 +38,13 @@ impl Server {
             commands
         });
         Self {
-            address: RedisAddress { endpoint, username: None, password: None, database: 0 },
+            address: RedisAddress {
+                endpoint,
+                username: None,
+                password: None,
+                database: 0,
+                tls: None,
+            },
             thread,
         }
     }
@@ -204,6 +211,7 @@ fn line_that_has_arrived_does_not_wait_for_the_next() {
             username: None,
             password: None,
             database: 0,
+            tls: None,
         },
         channel: b"news".to_vec(),
         data: None,
@@ -279,7 +287,13 @@ fn nobody_there_is_said_with_the_address() {
     let refused = |endpoint: RedisEndpoint| {
         let options = PublishOptions {
             history: None,
-            server: RedisAddress { endpoint, username: None, password: None, database: 0 },
+            server: RedisAddress {
+                endpoint,
+                username: None,
+                password: None,
+                database: 0,
+                tls: None,
+            },
             channel: b"news".to_vec(),
             data: Some(b"x".to_vec()),
             event_fields: EventFields::default(),

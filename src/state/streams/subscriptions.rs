@@ -36,6 +36,12 @@ impl Streams {
         }
     }
 
+    /// Channels that Redis has to be asked for.
+    #[must_use]
+    pub fn asks(&self) -> usize {
+        self.ask.len()
+    }
+
     /// Whether Redis has to be asked for something.
     #[must_use]
     pub fn has_asks(&self) -> bool {
