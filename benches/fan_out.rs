@@ -15,10 +15,10 @@ use std::sync::Arc;
 
 use corecast::bytes::event_stream;
 use corecast::bytes::format;
-use corecast::ground::config::Format;
+use corecast::ground::config::{Format, HistoryRules};
 use corecast::io::reactor::Reactor;
 use corecast::state::counters::Counters;
-use corecast::state::streams::{StreamLimits, Streams};
+use corecast::state::streams::{Start, StreamLimits, Streams};
 use corecast::sys::raw;
 use corecast::sys::runtime::{self, DriverKind, Yield};
 use corecast::sys::socket::{self, ClientSockets};
@@ -58,7 +58,8 @@ async fn bench(count: usize, rounds: usize, driver: DriverKind) {
     let listener = socket::listen_tcp(([127, 0, 0, 1], 0).into(), None, None).unwrap();
     let address = socket2::SockRef::from(&listener).local_addr().unwrap().as_socket().unwrap();
     let crowd = Crowd::open(address, count, |_| String::new());
-    let mut streams = Streams::new(LIMITS, b"", Arc::new(Counters::default()));
+    let mut streams =
+        Streams::new(LIMITS, b"", HistoryRules::default(), Arc::new(Counters::default()));
     let mut sockets = ClientSockets;
     let reactor = Reactor::new().unwrap();
     streams.link_up();
@@ -70,7 +71,7 @@ async fn bench(count: usize, rounds: usize, driver: DriverKind) {
         let Some(fd) = socket::accept(listener.as_fd()).unwrap() else { continue };
         let id = streams.add(fd);
         reactor.watch_connection(raw::borrow(fd), id).unwrap();
-        streams.request(id, &[b"news"], b": head\n\n".to_vec(), &mut sockets);
+        streams.request(id, &[b"news"], Start::Now, b": head\n\n".to_vec(), &mut sockets);
         fds.push(fd);
     }
     let mut expected = (count * ": head\n\n".len()) as u64;

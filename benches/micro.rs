@@ -17,11 +17,11 @@ use corecast::bytes::format;
 use corecast::bytes::http::{self, Cors};
 use corecast::bytes::resp::{self, Incoming};
 use corecast::bytes::target::{Reserved, Resolved, Routes};
-use corecast::ground::config::{Format, RequestLimits, RouteTemplate};
+use corecast::ground::config::{Format, HistoryRules, RequestLimits, RouteTemplate};
 use corecast::ground::ids::{ChannelId, ConnectionId};
 use corecast::state::counters::{CloseReason, Counters};
 use corecast::state::sockets::{Broken, Cold, Sockets, Subscriber};
-use corecast::state::streams::{StreamLimits, Streams};
+use corecast::state::streams::{Start, StreamLimits, Streams};
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, Divan, black_box};
 
@@ -254,7 +254,8 @@ struct Table {
 
 /// A table in which so many streams have one channel, which stands.
 fn subscribed(count: usize) -> (Table, ChannelId) {
-    let mut streams = Streams::new(LIMITS, b"", Arc::new(Counters::default()));
+    let mut streams =
+        Streams::new(LIMITS, b"", HistoryRules::default(), Arc::new(Counters::default()));
     streams.link_up();
     let channel = streams.hold(b"news");
     streams.next_asks(1);
@@ -268,7 +269,7 @@ fn subscribed(count: usize) -> (Table, ChannelId) {
 
 fn open(table: &mut Table, channels: &[&[u8]]) -> ConnectionId {
     let id = table.streams.add(1);
-    table.streams.request(id, channels, b"retry: 2000\n\n".to_vec(), &mut table.sockets);
+    table.streams.request(id, channels, Start::Now, b"retry: 2000\n".to_vec(), &mut table.sockets);
     id
 }
 
@@ -304,7 +305,8 @@ fn fan_out(table: &mut Table, channel: ChannelId, event: &Rc<[u8]>) -> usize {
 
 #[divan::bench]
 fn channel_is_found(bencher: Bencher<'_, '_>) {
-    let mut streams = Streams::new(LIMITS, b"", Arc::new(Counters::default()));
+    let mut streams =
+        Streams::new(LIMITS, b"", HistoryRules::default(), Arc::new(Counters::default()));
     let names: Vec<String> = (0..10_000).map(|number| format!("orders/{number}")).collect();
     for name in &names {
         streams.hold(name.as_bytes());

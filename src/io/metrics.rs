@@ -11,7 +11,7 @@ use crate::sys::clock;
 
 /// Appends all metrics of the workers.
 pub fn render(workers: &[Arc<Counters>], restarts: u64, out: &mut String) {
-    let all = |of: fn(&Counters) -> &Counter| workers.iter().map(|w| of(w).get()).sum::<u64>();
+    let all = |of: fn(&Counters) -> &Counter| total(workers, of);
     let gauges: [(&str, &str, u64); 3] = [
         ("connections", "Connections, whatever they are doing.", all(|c| &c.connections)),
         ("streams", "Connections that receive events.", all(|c| &c.streams)),
@@ -21,7 +21,7 @@ pub fn render(workers: &[Arc<Counters>], restarts: u64, out: &mut String) {
         metric(out, name, "gauge", help);
         line(out, name, "", value);
     }
-    let counters: [(&str, &str, u64); 13] = [
+    let counters: [(&str, &str, u64); 17] = [
         ("connections_accepted", "Connections accepted.", all(|c| &c.accepted)),
         ("events_received", "Events taken in, of all workers.", all(|c| &c.received)),
         ("deliveries", "Events handed to streams, once per stream.", all(|c| &c.deliveries)),
@@ -34,6 +34,10 @@ pub fn render(workers: &[Arc<Counters>], restarts: u64, out: &mut String) {
         ("accept_failures", "Connections the kernel had no room for.", all(|c| &c.accept_failures)),
         ("resubscriptions", "Made because a link was lost.", all(|c| &c.resubscriptions)),
         ("probes_lost", "Probes published that did not arrive.", all(|c| &c.probes_lost)),
+        ("gaps", "Events that did not arrive on a link that stood.", all(|c| &c.gaps)),
+        ("repaired", "Events passed on after a lost link.", all(|c| &c.repaired)),
+        ("plain", "Events without history where it is kept.", all(|c| &c.plain)),
+        ("history_reads", "Pages of history read from Redis.", all(|c| &c.history_reads)),
         ("worker_restarts", "Workers that failed and were started again.", restarts),
     ];
     for (name, help, value) in counters {
@@ -70,6 +74,15 @@ fn render_links(workers: &[Arc<Counters>], out: &mut String) {
             at_ms => Duration::from_millis(now_ms.saturating_sub(at_ms)).as_secs_f64(),
         };
         let _ = writeln!(out, "corecast_link_proof_age_seconds{{worker=\"{number}\"}} {age}");
+    }
+    let sum = |of: fn(&Counters) -> &Counter| total(workers, of);
+    metric(out, "resumes_total", "counter", "Streams that came back, by where the rest was had.");
+    for (from, count) in [
+        ("memory", sum(|c| &c.resumed_from_memory)),
+        ("redis", sum(|c| &c.resumed_from_redis)),
+        ("reset", sum(|c| &c.resumed_with_reset)),
+    ] {
+        line(out, "resumes_total", &format!("{{from=\"{from}\"}}"), count);
     }
     metric(out, "link_up", "gauge", "1 while the worker's link to Redis stands and is proven.");
     for (number, worker) in workers.iter().enumerate() {
@@ -114,6 +127,11 @@ pub fn render_probes(probes: &Probes, out: &mut String) {
     let help = "Rounds of probes of which Redis took none.";
     metric(out, "probe_failures_total", "counter", help);
     line(out, "probe_failures_total", "", probes.failed.get());
+}
+
+/// One counter of all workers together.
+fn total(workers: &[Arc<Counters>], of: fn(&Counters) -> &Counter) -> u64 {
+    workers.iter().map(|worker| of(worker).get()).sum()
 }
 
 fn metric(out: &mut String, name: &str, kind: &str, help: &str) {

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 use crate::bytes::event_stream::{self, ResetReason};
-use crate::bytes::format::{self, Formats};
+use crate::bytes::format::{self, Decoded, Formats};
+use crate::bytes::history::{Clock, Envelope, EventId};
+use crate::bytes::resp::Value;
 use crate::bytes::target::Routes;
 use crate::ground::config::Config;
 use crate::ground::ids::{ChannelId, ConnectionId, WorkerId};
@@ -19,7 +21,8 @@ use crate::io::reactor::Readiness;
 use crate::state::connections::State;
 use crate::state::counters::{CloseReason, Counters};
 use crate::state::deadlines::{Deadlines, Tick};
-use crate::state::streams::{StreamLimits, Streams};
+use crate::state::recent::Kept;
+use crate::state::streams::{PageRead, StreamLimits, Streams};
 use crate::sys::socket::{ClientSockets, Received};
 use crate::sys::{clock, raw, socket};
 
@@ -42,6 +45,13 @@ pub(super) struct Core {
     pub(super) lingerings: Deadlines<ConnectionId>,
     /// The link came up: what was asked of it is to be proven by a PING.
     pub(super) wants_proof: bool,
+    /// The time of a Redis that has no clock for history yet, to begin it.
+    pub(super) clock_to_start: Option<u64>,
+    clock_was_started: bool,
+    /// The link came up: the function for publishing is to be loaded.
+    pub(super) prepares_history: bool,
+    /// An event that is kept did not arrive: the link is to be given up.
+    pub(super) has_gap: bool,
     link_was_missed: bool,
     /// A link has stood before.
     had_link: bool,
@@ -54,6 +64,8 @@ pub(super) struct Core {
     refused_line: RateLimited,
     oversize_line: RateLimited,
     slow_line: RateLimited,
+    plain_line: RateLimited,
+    history_line: RateLimited,
     slow_seen: u64,
 }
 
@@ -82,7 +94,7 @@ impl Core {
         let mut streams = Streams::new(
             limits,
             &config.strip_prefix,
-            Default::default(),
+            config.history.clone(),
             Arc::clone(&setup.counters),
         );
         for channel in &config.subscribe_ahead {
@@ -107,6 +119,10 @@ impl Core {
             openings: Deadlines::new(ticks(OPEN_WAIT)),
             lingerings: Deadlines::new(ticks(LINGERING_CLOSE)),
             wants_proof: false,
+            clock_to_start: None,
+            clock_was_started: false,
+            prepares_history: false,
+            has_gap: false,
             link_was_missed: false,
             had_link: false,
             read_buffer: vec![0; READ_BUFFER_BYTES],
@@ -117,6 +133,8 @@ impl Core {
             refused_line: RateLimited::default(),
             oversize_line: RateLimited::default(),
             slow_line: RateLimited::default(),
+            plain_line: RateLimited::default(),
+            history_line: RateLimited::default(),
             slow_seen: 0,
             config,
         }
@@ -234,6 +252,11 @@ impl Core {
 impl Upstream for Core {
     fn link_up(&mut self, protocol: Protocol) {
         self.wants_proof = true;
+        self.clock_was_started = false;
+        if protocol == Protocol::Resp2 {
+            self.streams.give_history_up();
+        }
+        self.prepares_history = self.id.0 == 0 && !self.config.history.is_empty();
         self.streams.link_up();
         if std::mem::replace(&mut self.had_link, true) {
             self.counters.resubscriptions.add(self.streams.asks() as u64);
@@ -292,47 +315,48 @@ impl Upstream for Core {
         self.counters.received.add(1);
         #[cfg(debug_assertions)]
         self.panic_if_asked(channel, payload);
-        let decoded = match format::decode(self.formats.of(channel), payload) {
-            Ok(decoded) => decoded,
-            Err(error) => {
-                self.counters.undecodable.add(1);
-                if let Some(suppressed) = self.undecodable_line.permit(clock::now()) {
-                    let channel = String::from_utf8_lossy(channel);
-                    warn!(worker = %self.id, %channel, suppressed, "unreadable payload: {error}");
-                }
-                return;
-            }
-        };
+        let envelope = Envelope::parse(payload);
+        let id = self.streams.find(channel);
+        if let (Some(envelope), Some(id)) = (&envelope, id)
+            && self.streams.is_kept(id)
+        {
+            let kept = self.keep(id, envelope);
+            self.has_gap |= !self.streams.publish_kept(id, kept);
+            return;
+        }
+        let payload = envelope.as_ref().map_or(payload, |envelope| envelope.payload);
+        if payload.len() > self.config.max_event_bytes {
+            return self.skip_oversize(channel);
+        }
+        let Some(decoded) = self.decode(channel, payload) else { return };
         let target = match &decoded.channel {
-            None => self.streams.find(channel),
+            None => id,
             Some(inner) if self.config.strip_prefix.is_empty() => self.streams.find(inner),
             Some(inner) => {
                 let name = [&*self.config.strip_prefix, inner].concat();
                 self.streams.find(&name)
             }
         };
-        if let Some(target) = target.filter(|target| self.streams.has_streams(*target)) {
-            self.deliver(target, &decoded.event);
+        let Some(target) = target else { return };
+        let mut event = decoded.event;
+        if let Some(envelope) = &envelope {
+            named(&mut event, envelope);
+        }
+        if self.streams.is_kept(target) {
+            self.note_plain(target);
+            event.id = None;
+        }
+        if self.streams.has_streams(target) {
+            self.deliver(target, &event);
         }
     }
 
     fn oversize(&mut self, channel: &[u8]) {
         self.counters.received.add(1);
-        self.counters.oversize.add(1);
-        if let Some(suppressed) = self.oversize_line.permit(clock::now()) {
-            let bound = self.config.max_event_bytes;
-            let channel = String::from_utf8_lossy(channel);
-            warn!(worker = %self.id, %channel, suppressed,
-                "skipped a message over --max-event-bytes {bound}");
+        if let Some(id) = self.streams.find(channel) {
+            self.streams.note_skipped(id);
         }
-        // A message on such a channel was for some other, and which can't be read any more.
-        if self.config.subscribe_ahead.iter().any(|ahead| ahead == channel) {
-            self.streams.reset_all(ResetReason::Oversize);
-        } else if let Some(id) = self.streams.find(channel)
-            && self.streams.has_streams(id)
-        {
-            self.streams.reset(id, ResetReason::Oversize);
-        }
+        self.skip_oversize(channel);
     }
 
     fn subscribed(&mut self, channel: &[u8]) {
@@ -349,7 +373,157 @@ impl Upstream for Core {
         }
         self.streams.refuse(channel);
     }
+
+    fn link_settled(&mut self) {
+        self.streams.repair();
+    }
+
+    fn clock(&mut self, clock: Option<Clock>, now_ms: u64) {
+        let clock = match clock {
+            Some(clock) => clock,
+            None if !self.clock_was_started => {
+                self.clock_was_started = true;
+                self.clock_to_start = Some(now_ms);
+                return self.streams.repeat_clock();
+            }
+            // We may not write it, and nothing was ever kept: what will be comes later than now.
+            None => {
+                let newest = EventId { ms: now_ms.saturating_sub(1), seq: u64::MAX };
+                Clock { newest, since: newest, ttl_ms: u64::MAX }
+            }
+        };
+        if self.streams.is_ahead_of(clock) {
+            warn!(worker = %self.id, "Redis has lost events that were kept: streams begin anew");
+            self.streams.begin_anew(clock);
+        }
+        self.streams.tell_clock(clock);
+    }
+
+    fn page(&mut self, read: PageRead, entries: &[Value<'_>], clock: Option<Clock>, now_ms: u64) {
+        let mut page = Vec::with_capacity(entries.len());
+        for entry in entries {
+            // What is no event of ours ends what can be told of the channel.
+            let Some(envelope) = Envelope::from_entry(entry) else { break };
+            page.push(self.keep(read.channel, &envelope));
+        }
+        // Without a clock nothing is known of what was forgotten.
+        let expired = clock.map_or(read.newest, |clock| clock.expired(now_ms));
+        self.streams.read_page(read, page, expired);
+    }
+
+    fn history_refused(&mut self, read: Option<PageRead>, error: &[u8]) {
+        let passes = PASSING_ERRORS.iter().any(|passing| error.starts_with(passing));
+        if let Some(suppressed) = self.history_line.permit(clock::now()) {
+            let error = String::from_utf8_lossy(error);
+            warn!(worker = %self.id, suppressed, "Redis does not tell its history: {error}");
+        }
+        match read {
+            Some(read) => self.streams.fail_page(read.channel, !passes),
+            None if passes => self.streams.repeat_clock(),
+            None => self.streams.give_history_up(),
+        }
+    }
+
+    fn function_refused(&mut self, error: &[u8]) {
+        let error = String::from_utf8_lossy(error);
+        info!(
+            "our user at Redis may not load the function corecast_publish ({error}): if nobody \
+            has, load it by corecast publish --print-function | redis-cli -x FUNCTION LOAD REPLACE"
+        );
+    }
+
+    fn memory(&mut self, text: &[u8]) {
+        let text = String::from_utf8_lossy(text);
+        let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+        let policy = value("maxmemory_policy:").unwrap_or("noeviction");
+        if policy != "noeviction" && value("maxmemory:").is_some_and(|limit| limit != "0") {
+            warn!(
+                "Redis forgets events early when its memory is full (maxmemory-policy {policy}), \
+                which streams are not told of: history wants noeviction"
+            );
+        }
+    }
 }
+
+impl Core {
+    /// The payload of a message, read in its channel's format.
+    fn decode<'a>(&mut self, channel: &[u8], payload: &'a [u8]) -> Option<Decoded<'a>> {
+        match format::decode(self.formats.of(channel), payload) {
+            Ok(decoded) => Some(decoded),
+            Err(error) => {
+                self.counters.undecodable.add(1);
+                if let Some(suppressed) = self.undecodable_line.permit(clock::now()) {
+                    let channel = String::from_utf8_lossy(channel);
+                    warn!(worker = %self.id, %channel, suppressed, "unreadable payload: {error}");
+                }
+                None
+            }
+        }
+    }
+
+    /// An event that is kept, as its streams get it: under its own id. One that is too large is a
+    /// reset, one that can't be read is nothing.
+    fn keep(&mut self, id: ChannelId, envelope: &Envelope<'_>) -> Kept {
+        let mut bytes = Vec::new();
+        if envelope.payload.len() > self.config.max_event_bytes {
+            self.counters.oversize.add(1);
+            event_stream::encode_id(envelope.id.to_string().as_bytes(), &mut bytes);
+            let name = self.streams.public_name(id);
+            event_stream::encode_reset(ResetReason::Oversize, &[name], &mut bytes);
+        } else {
+            let channel = self.streams.name(id).to_vec();
+            if let Some(decoded) = self.decode(&channel, envelope.payload) {
+                let mut event = decoded.event;
+                named(&mut event, envelope);
+                event.id = Some(envelope.id.to_string().into_bytes().into());
+                event_stream::encode(&event, &mut bytes);
+            }
+        }
+        Kept { id: envelope.id, previous: envelope.previous, bytes: bytes.into() }
+    }
+
+    /// Somebody publishes without history where events are kept.
+    fn note_plain(&mut self, id: ChannelId) {
+        self.counters.plain.add(1);
+        self.streams.note_plain(id);
+        if let Some(suppressed) = self.plain_line.permit(clock::now()) {
+            let channel = String::from_utf8_lossy(self.streams.name(id));
+            warn!(worker = %self.id, %channel, suppressed,
+                "published without history where --history keeps events: streams that come back \
+                will be reset");
+        }
+    }
+
+    /// A message is longer than an event may be: its streams are told.
+    fn skip_oversize(&mut self, channel: &[u8]) {
+        self.counters.oversize.add(1);
+        if let Some(suppressed) = self.oversize_line.permit(clock::now()) {
+            let bound = self.config.max_event_bytes;
+            let channel = String::from_utf8_lossy(channel);
+            warn!(worker = %self.id, %channel, suppressed,
+                "skipped a message over --max-event-bytes {bound}");
+        }
+        // A message on such a channel was for some other, and which can't be read any more.
+        if self.config.subscribe_ahead.iter().any(|ahead| ahead == channel) {
+            self.streams.reset_all(ResetReason::Oversize);
+        } else if let Some(id) = self.streams.find(channel)
+            && self.streams.has_streams(id)
+        {
+            self.streams.reset(id, ResetReason::Oversize);
+        }
+    }
+}
+
+/// The type that an envelope names counts more than the payload's.
+fn named<'a>(event: &mut event_stream::Event<'a>, envelope: &Envelope<'a>) {
+    if let Some(name) = envelope.event {
+        event.event = name.into();
+    }
+}
+
+/// How the errors begin that pass by themselves.
+const PASSING_ERRORS: [&[u8]; 6] =
+    [b"BUSY", b"LOADING", b"MASTERDOWN", b"TRYAGAIN", b"CLUSTERDOWN", b"ERR the history"];
 
 /// A duration in ticks, rounded up.
 fn ticks(duration: Duration) -> u32 {

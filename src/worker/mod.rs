@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use crate::bytes::format::Formats;
+use crate::bytes::history::ENVELOPE_BYTES_MAX;
 use crate::bytes::target::Routes;
 use crate::ground::config::Config;
 use crate::ground::ids::WorkerId;
@@ -27,7 +28,7 @@ use crate::ground::limits::{
     ACCEPTS_PER_TURN_MAX, CHANNELS_PER_SUBSCRIBE_MAX, LISTEN_BACKLOG, OPEN_WAIT,
     SENDS_PER_SLICE_MAX, TICK,
 };
-use crate::io::link::Link;
+use crate::io::link::{Link, LinkError};
 use crate::io::prober::ProbeLine;
 use crate::io::reactor::{Reactor, Readiness, Token};
 use crate::io::redis::Redis;
@@ -199,7 +200,8 @@ impl Worker {
         }
         let name = format!("corecast-{}", setup.id);
         let (redis, line) = (setup.redis.clone(), setup.probes.clone());
-        let mut link = Link::new(redis, name, setup.config.max_event_bytes, line, now);
+        let mut link =
+            Link::new(redis, name, setup.config.max_event_bytes + ENVELOPE_BYTES_MAX, line, now);
         let mailbox = Arc::clone(&setup.mailbox);
         let mut core = Core::new(setup, now);
         link.on_tick(now, &reactor, &mut core);
@@ -231,6 +233,9 @@ impl Worker {
             }
         }
         self.reactor.give_back(events);
+        if std::mem::take(&mut self.core.has_gap) {
+            self.link.give_up(LinkError::Gap, now, &self.reactor, &mut self.core);
+        }
         self.ask();
         Ok(())
     }
@@ -242,6 +247,7 @@ impl Worker {
         self.core.on_deadlines();
         self.link.on_tick(now, &self.reactor, &mut self.core);
         self.show_link(now);
+        self.core.streams.history_tick();
         let lapsed = self.core.streams.lapsed();
         for names in lapsed.chunks(CHANNELS_PER_SUBSCRIBE_MAX) {
             self.link.unsubscribe(names);
@@ -315,10 +321,31 @@ impl Worker {
             let names = channels.iter().map(name).collect();
             self.link.subscribe(channels, names);
         }
+        self.ask_for_history();
         if std::mem::take(&mut self.core.wants_proof) {
             self.link.ping(now);
         }
         self.link.flush(now, &self.reactor, &mut self.core);
+    }
+
+    /// Passes on to Redis what is wanted of kept events.
+    fn ask_for_history(&mut self) {
+        if !self.link.is_up() {
+            return;
+        }
+        if let Some(now_ms) = self.core.clock_to_start.take() {
+            let ttl_ms = self.core.config.history_ttl.as_millis();
+            self.link.start_clock(now_ms, u64::try_from(ttl_ms).unwrap_or(u64::MAX));
+        }
+        if std::mem::take(&mut self.core.prepares_history) {
+            self.link.prepare_history();
+        }
+        if self.core.streams.takes_clock_wish() {
+            self.link.read_clock();
+        }
+        while let Some(read) = self.core.streams.next_read(self.core.config.max_event_bytes) {
+            self.link.read_page(read, self.core.streams.name(read.channel));
+        }
     }
 
     /// Takes connections from a listener's queue, a turn's worth. True if there may be more.

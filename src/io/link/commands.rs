@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use super::LinkError;
+use super::history::Asked;
 use crate::bytes::resp::{self, Incoming, Reply};
 use crate::ground::ids::ChannelId;
 
@@ -27,6 +28,8 @@ pub(super) enum Sent {
     Unsubscribe {
         left: usize,
     },
+    /// Something about events that are kept.
+    History(Asked),
 }
 
 /// What came, matched with what had been asked.
@@ -64,6 +67,12 @@ impl Commands {
         debug_assert!(!names.is_empty());
         self.encode("UNSUBSCRIBE", names);
         self.sent.push_back(Sent::Unsubscribe { left: names.len() });
+    }
+
+    /// Adds a command that is encoded elsewhere.
+    pub(super) fn push_encoded(&mut self, encode: impl FnOnce(&mut Vec<u8>), sent: Sent) {
+        encode(&mut self.output);
+        self.sent.push_back(sent);
     }
 
     /// The bytes to be sent; what was sent is to be taken from the start.

@@ -26,6 +26,8 @@ pub enum LinkError {
     NotMaster,
     /// What was published did not arrive.
     Undelivered,
+    /// An event arrived, and one before it did not.
+    Gap,
     /// Sentinels name another master.
     Moved,
     /// No answer in time to what is named here.
@@ -43,7 +45,7 @@ impl LinkError {
             Self::Protocol(_) | Self::OutOfStep => LossReason::Protocol,
             Self::Refused(_) => LossReason::Refused,
             Self::NotMaster | Self::Moved => LossReason::Moved,
-            Self::Undelivered => LossReason::Undelivered,
+            Self::Undelivered | Self::Gap => LossReason::Undelivered,
             Self::Silent(_) => LossReason::Silent,
         }
     }
@@ -60,6 +62,7 @@ impl fmt::Display for LinkError {
             Self::OutOfStep => f.write_str("it sent an answer that nothing had asked for"),
             Self::Refused(error) => write!(f, "it answered: {error}"),
             Self::Undelivered => f.write_str("what is published does not arrive from it"),
+            Self::Gap => f.write_str("an event did not arrive from it"),
             Self::Moved => f.write_str("another one is the master now"),
             Self::NotMaster => f.write_str("it is no master any more"),
             Self::Silent(what) => {

@@ -9,6 +9,7 @@
 mod commands;
 mod connection;
 mod error;
+mod history;
 mod proof;
 mod session;
 #[cfg(test)]
@@ -18,15 +19,19 @@ mod transport;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use self::commands::Commands;
 use self::connection::{Connection, Locating};
 pub use self::error::LinkError;
 use self::session::{Identity, Session};
+use crate::bytes::history::Clock;
+use crate::bytes::resp::Value;
 use crate::ground::config::RedisEndpoint;
 use crate::ground::ids::ChannelId;
 use crate::ground::limits::{LINK_DEADLINE, LINK_RETRY_MAX, LINK_RETRY_MIN};
 use crate::io::prober::{ProbeLine, place_number};
 use crate::io::reactor::Reactor;
 use crate::io::redis::{Location, Redis};
+use crate::state::streams::PageRead;
 
 /// What a link tells its worker.
 pub trait Upstream {
@@ -48,6 +53,18 @@ pub trait Upstream {
     fn subscribed(&mut self, channel: &[u8]);
     /// Redis does not let us subscribe to this channel now.
     fn refused(&mut self, channel: ChannelId, error: &[u8]);
+    /// Everything that was asked when the link came up has been answered.
+    fn link_settled(&mut self);
+    /// The newest id of events that are kept, and the time of Redis. `None`: none was ever kept.
+    fn clock(&mut self, clock: Option<Clock>, now_ms: u64);
+    /// A page of history: entries of the channel's stream, the newest first.
+    fn page(&mut self, read: PageRead, entries: &[Value<'_>], clock: Option<Clock>, now_ms: u64);
+    /// Redis does not tell a page, or the newest id.
+    fn history_refused(&mut self, read: Option<PageRead>, error: &[u8]);
+    /// Redis does not let us load the function that publishes events to be kept.
+    fn function_refused(&mut self, error: &[u8]);
+    /// What INFO memory says.
+    fn memory(&mut self, text: &[u8]);
 }
 
 /// Version of the Redis protocol that a link speaks.
@@ -165,6 +182,53 @@ impl Link {
     pub fn ping(&mut self, now: Instant) {
         if let State::Connected { session, .. } = &mut self.state {
             session.ping(now);
+        }
+    }
+
+    /// Asks for the newest id of events that are kept.
+    pub fn read_clock(&mut self) {
+        if let Some(commands) = self.commands() {
+            commands.read_clock();
+        }
+    }
+
+    /// Asks for a page of a channel's history.
+    pub fn read_page(&mut self, read: PageRead, channel: &[u8]) {
+        if let Some(commands) = self.commands() {
+            commands.read_page(read, channel);
+        }
+    }
+
+    /// Begins the clock of a Redis that has none yet.
+    pub fn start_clock(&mut self, now_ms: u64, ttl_ms: u64) {
+        if let Some(commands) = self.commands() {
+            commands.start_clock(now_ms, ttl_ms);
+        }
+    }
+
+    /// Loads the function that publishes events to be kept, and asks whether they will be.
+    pub fn prepare_history(&mut self) {
+        if let Some(commands) = self.commands() {
+            commands.load_function();
+            commands.ask_memory();
+        }
+    }
+
+    /// Gives the connection up.
+    pub fn give_up(
+        &mut self,
+        error: LinkError,
+        now: Instant,
+        reactor: &Reactor,
+        upstream: &mut impl Upstream,
+    ) {
+        self.check(Err(error), now, reactor, upstream);
+    }
+
+    fn commands(&mut self) -> Option<&mut Commands> {
+        match &mut self.state {
+            State::Connected { session, .. } => session.commands(),
+            State::Waiting { .. } | State::Locating { .. } => None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::commands::{Commands, Sent, Settled};
 use super::connection::{Connection, Input, Item, READ_BYTES};
+use super::history;
 use super::proof::{Proof, Step};
 use super::{LinkError, Protocol, Stage, Upstream};
 use crate::bytes::resp::{Incoming, Reply, Value};
@@ -41,6 +42,8 @@ pub(super) struct Session {
     commands: Commands,
     proof: Proof,
     phase: Phase,
+    /// What Redis said of the last command of a transaction that it did not take.
+    queue_error: Vec<u8>,
     /// When the phase began.
     pub(super) since: Instant,
 }
@@ -63,7 +66,14 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 impl Session {
     pub(super) fn new(connection: Connection, line: ProbeLine, now: Instant) -> Self {
         let (commands, proof) = (Commands::default(), Proof::new(line));
-        Self { connection, commands, proof, phase: Phase::Connecting, since: now }
+        Self {
+            connection,
+            commands,
+            proof,
+            phase: Phase::Connecting,
+            queue_error: Vec::new(),
+            since: now,
+        }
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -97,6 +107,11 @@ impl Session {
         if self.is_up() && !names.is_empty() {
             self.commands.unsubscribe(names);
         }
+    }
+
+    /// The commands of a session that is up.
+    pub(super) fn commands(&mut self) -> Option<&mut Commands> {
+        self.is_up().then_some(&mut self.commands)
     }
 
     /// Asks for a sign of life; its answer comes after those to everything asked before.
@@ -315,6 +330,7 @@ impl Session {
                     None => {
                         if !std::mem::replace(settled, true) {
                             self.proof.begin(now);
+                            upstream.link_settled();
                         }
                         if self.proof.ponged(now) {
                             upstream.link_proven();
@@ -335,6 +351,9 @@ impl Session {
                     .for_each(|(channel, name)| self.subscribe(vec![channel], vec![name])),
             },
             (Sent::Unsubscribe { .. }, Some(_)) => {}
+            (Sent::History(asked), _) => {
+                history::settle(asked, reply, &mut self.queue_error, upstream);
+            }
             (Sent::Subscribe { .. } | Sent::SubscribeProbe | Sent::Unsubscribe { .. }, None) => {
                 return Err(LinkError::OutOfStep);
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::bytes::history::EventId;
 use crate::ground::config::RedisAddress;
 use crate::ground::ids::WorkerId;
 use crate::io::prober::{Outcome, Probes};
@@ -19,6 +20,7 @@ struct Told {
     unproven: usize,
     subscribed: usize,
     losses: Vec<String>,
+    history: Vec<String>,
 }
 
 impl Upstream for Told {
@@ -49,6 +51,25 @@ impl Upstream for Told {
     }
 
     fn refused(&mut self, _: ChannelId, _: &[u8]) {}
+
+    fn link_settled(&mut self) {}
+
+    fn clock(&mut self, clock: Option<Clock>, now_ms: u64) {
+        self.history.push(format!("clock {clock:?} at {now_ms}"));
+    }
+
+    fn page(&mut self, read: PageRead, entries: &[Value<'_>], _: Option<Clock>, now_ms: u64) {
+        let newest = read.newest;
+        self.history.push(format!("{} entries from {newest} at {now_ms}", entries.len()));
+    }
+
+    fn history_refused(&mut self, _: Option<PageRead>, error: &[u8]) {
+        self.history.push(String::from_utf8_lossy(error).into_owned());
+    }
+
+    fn function_refused(&mut self, _: &[u8]) {}
+
+    fn memory(&mut self, _: &[u8]) {}
 }
 
 struct World {
@@ -294,4 +315,39 @@ fn a_redis_that_is_busy_with_a_script_keeps_a_link_that_was_proven() {
     world.subscribe(&["a"]);
     world.answers(&format!("{busy}{busy}"));
     assert_eq!(world.told.losses.len(), 1, "what was asked is not proven to stand");
+}
+
+#[test]
+fn answers_about_history_are_told_apart_and_so_are_the_reasons_of_failed_ones() {
+    let mut world = World::new();
+    world.link.read_clock();
+    let newest = "7-3".parse_id();
+    world.link.read_page(PageRead { channel: ChannelId(4), newest, events: 9 }, b"news");
+    world.link.read_page(PageRead { channel: ChannelId(5), newest, events: 9 }, b"other");
+    world.link.flush(world.now, &world.reactor, &mut world.told);
+    world.hears("corecast:{other}");
+    let entry =
+        "*1\r\n*2\r\n$3\r\n7-3\r\n*4\r\n$5\r\nsince\r\n$3\r\n1-0\r\n$3\r\nttl\r\n$1\r\n9\r\n";
+    let time = "*2\r\n$1\r\n8\r\n$4\r\n5999\r\n";
+    let queued = "+OK\r\n+QUEUED\r\n+QUEUED\r\n";
+    world.answers(&format!("{queued}*2\r\n{entry}{time}"));
+    world.answers(&format!("{queued}+QUEUED\r\n*3\r\n*0\r\n{entry}{time}"));
+    world.answers("+OK\r\n-NOPERM no\r\n+QUEUED\r\n+QUEUED\r\n-EXECABORT discarded\r\n");
+    let clock = Clock { newest, since: "1-0".parse_id(), ttl_ms: 9 };
+    let expected = [
+        format!("clock {:?} at 8005", Some(clock)),
+        "0 entries from 7-3 at 8005".to_owned(),
+        "NOPERM no".to_owned(),
+    ];
+    assert_eq!(world.told.history, expected);
+}
+
+trait ParseId {
+    fn parse_id(&self) -> EventId;
+}
+
+impl ParseId for str {
+    fn parse_id(&self) -> EventId {
+        EventId::parse(self.as_bytes()).unwrap()
+    }
 }

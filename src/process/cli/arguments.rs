@@ -234,7 +234,12 @@ pub(super) struct PublishArguments {
     #[arg(value_parser = values::number(1, values::HISTORY_EVENTS_MAX))]
     pub(super) history: Option<usize>,
     /// Time that a channel's events are kept after its last one
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = values::duration(SECOND))]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "10m",
+        value_parser = values::duration(SECOND)
+    )]
     pub(super) history_ttl: Duration,
     /// Print the function that --history calls, for FUNCTION LOAD, and do nothing else
     #[arg(long)]
@@ -287,8 +292,8 @@ Without --event, --id and --retry the data is published as it is, so it may be i
 the server reads. With one of them it is wrapped in an envelope that the server knows whatever the \
 format of the channel.
 
-With --history the event gets an id, which is printed, and is kept in Redis (or in the broker) by a \
-function that is loaded if it is missing; where that is not allowed, by a script. Let an \
+With --history the event gets an id, which is printed, and is kept in Redis (or in the broker) \
+by a function that is loaded if it is missing; where that is not allowed, by a script. Let an \
 administrator load it by: corecast publish --print-function | redis-cli -x FUNCTION LOAD REPLACE
 
 --redis, --broker-listen, --broker-password, --history-ttl and --config also read the environment \

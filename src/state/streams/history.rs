@@ -6,7 +6,7 @@
 //! subscription stands, it has passed on every event up to there. It is what a stream begins with,
 //! and what heartbeats tell.
 //!
-//! A subscription stands once Redis has acknowledged it and then said what the newest id is: what is
+//! A subscription stands once Redis has acknowledged it and then told its newest id: what is
 //! published later arrives, what was published before is history. A lost link is repaired before
 //! anything else is passed on: what arrives meanwhile is held, every channel is read back to the
 //! position, and then all events after it leave, in order of their ids over all channels.
@@ -78,6 +78,9 @@ pub(super) struct Repair {
 
 /// Ticks after which a reading that failed for the moment is asked for again.
 const DELAYED_TICKS: u32 = 10;
+
+/// Events that are forgotten for each that comes, at most.
+const FORGOTTEN_AT_ONCE_MAX: usize = 64;
 
 impl History {
     pub(super) fn new(rules: HistoryRules) -> Self {
@@ -463,26 +466,22 @@ impl Streams {
         }
     }
 
-    /// Forgets the oldest events while more are kept in memory than should be. O(1) amortised.
+    /// Forgets the oldest events while more are kept in memory than should be, some at a time.
     fn bound_cache(&mut self) {
-        let mut looks = self.history.cached.len();
-        while looks > 0
-            && self.history.cached_bytes > HISTORY_CACHE_BYTES
-            && let Some(id) = self.history.cached.pop_front()
-        {
-            looks -= 1;
+        for _ in 0..FORGOTTEN_AT_ONCE_MAX {
+            if self.history.cached_bytes <= HISTORY_CACHE_BYTES {
+                return;
+            }
+            let Some(id) = self.history.cached.pop_front() else { return };
             let Some(recent) = self.channels.get_mut(id).and_then(|c| c.recent.as_mut()) else {
                 continue;
             };
             if recent.is_needed() {
                 // Somebody waits for it, and will not for long.
                 self.history.cached.push_back(id);
-                if looks % 64 == 0 {
-                    return;
-                }
-                continue;
+            } else {
+                self.history.cached_bytes -= recent.forget_oldest();
             }
-            self.history.cached_bytes -= recent.forget_oldest();
         }
     }
 

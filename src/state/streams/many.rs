@@ -167,8 +167,8 @@ impl LanePass {
         }
     }
 
-    /// The events of the range for a stream, in order of arrival. Resets for one reason with nothing
-    /// but resets between them become one that names all their channels.
+    /// The events of the range for a stream, in order of arrival. Resets for one reason with
+    /// nothing but resets between them become one that names all their channels.
     fn pieces<'a>(
         &self,
         multi: &Multi,

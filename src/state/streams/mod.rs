@@ -232,8 +232,8 @@ impl Streams {
     }
 
     /// Makes the connection a stream of `channels`, which are not empty and not repeated. `answer`,
-    /// the response head and first fields, leaves as soon as all subscriptions stand; at once if the
-    /// link is down. The first id follows it.
+    /// the response head and first fields, leaves as soon as all subscriptions stand; at once if
+    /// the link is down. The first id follows it.
     ///
     /// True if the stream has to wait, so that the caller sets its deadline.
     pub fn request(

@@ -1,0 +1,146 @@
+//! What a link asks of Redis about events that are kept, and what it answers.
+
+use super::Upstream;
+use super::commands::{Commands, Sent};
+use crate::bytes::history::{self, Clock, EventId};
+use crate::bytes::resp::{Reply, Value};
+use crate::state::streams::PageRead;
+
+/// A command about events that are kept, whose answer is to come.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// Of a transaction, all but its EXEC.
+    Queued,
+    /// EXEC of what [`Commands::read_clock`] asks.
+    Clock,
+    /// EXEC of what [`Commands::read_page`] asks.
+    Page(PageRead),
+    /// Its answer changes nothing.
+    Unheeded,
+    LoadFunction,
+    Memory,
+}
+
+/// The newest id of all events.
+const CLOCK: [&[u8]; 6] = [b"XREVRANGE", history::CLOCK_KEY, b"+", b"-", b"COUNT", b"1"];
+
+impl Commands {
+    /// Asks for the newest id of all events that are kept, and for the time.
+    pub(super) fn read_clock(&mut self) {
+        self.push(&[b"MULTI"], Sent::History(Asked::Queued));
+        self.push(&CLOCK, Sent::History(Asked::Queued));
+        self.push(&[b"TIME"], Sent::History(Asked::Queued));
+        self.push(&[b"EXEC"], Sent::History(Asked::Clock));
+    }
+
+    /// Asks for events of one channel, the newest first, and for clock and time, which say what a
+    /// page without events means.
+    pub(super) fn read_page(&mut self, read: PageRead, channel: &[u8]) {
+        let (key, newest) = (history::stream_key(channel), read.newest.to_string());
+        let events = read.events.to_string();
+        let page: [&[u8]; 6] =
+            [b"XREVRANGE", &key, newest.as_bytes(), b"-", b"COUNT", events.as_bytes()];
+        self.push(&[b"MULTI"], Sent::History(Asked::Queued));
+        self.push(&page, Sent::History(Asked::Queued));
+        self.push(&CLOCK, Sent::History(Asked::Queued));
+        self.push(&[b"TIME"], Sent::History(Asked::Queued));
+        self.push(&[b"EXEC"], Sent::History(Asked::Page(read)));
+    }
+
+    /// Begins the clock of a Redis that has none. It fails where somebody was faster.
+    pub(super) fn start_clock(&mut self, now_ms: u64, ttl_ms: u64) {
+        let (id, ttl_ms) = (EventId { ms: now_ms, seq: 0 }.to_string(), ttl_ms.to_string());
+        let id = id.as_bytes();
+        let start: [&[u8]; 9] = [
+            b"XADD",
+            history::CLOCK_KEY,
+            b"MAXLEN",
+            b"1",
+            id,
+            b"since",
+            id,
+            b"ttl",
+            ttl_ms.as_bytes(),
+        ];
+        self.push(&start, Sent::History(Asked::Unheeded));
+    }
+
+    /// Loads the function that publishes events to be kept.
+    pub(super) fn load_function(&mut self) {
+        self.push_encoded(history::encode_load, Sent::History(Asked::LoadFunction));
+    }
+
+    /// Asks whether Redis may forget what it was told to keep.
+    pub(super) fn ask_memory(&mut self) {
+        self.push(&[b"INFO", b"memory"], Sent::History(Asked::Memory));
+    }
+}
+
+/// Acts on an answer. `queue_error` keeps what Redis said of a command of a transaction that it did
+/// not take, since its EXEC then fails without a reason.
+pub(super) fn settle(
+    asked: Asked,
+    reply: &Reply<'_>,
+    queue_error: &mut Vec<u8>,
+    upstream: &mut impl Upstream,
+) {
+    let reason = |queue_error: &mut Vec<u8>| match std::mem::take(queue_error) {
+        error if error.is_empty() => b"ERR the history can't be read".to_vec(),
+        error => error,
+    };
+    match asked {
+        Asked::Queued => {
+            if let Reply::Error(error) = reply {
+                *queue_error = error.to_vec();
+            }
+        }
+        Asked::Clock => match read_clock(reply) {
+            Some((clock, now_ms)) => upstream.clock(clock, now_ms),
+            None => upstream.history_refused(None, &reason(queue_error)),
+        },
+        Asked::Page(read) => match read_page(reply) {
+            Some((entries, clock, now_ms)) => upstream.page(read, entries, clock, now_ms),
+            None => upstream.history_refused(Some(read), &reason(queue_error)),
+        },
+        Asked::LoadFunction => {
+            if let Reply::Error(error) = reply {
+                upstream.function_refused(error);
+            }
+        }
+        Asked::Memory => {
+            if let Reply::Other(Value::String(text)) = reply {
+                upstream.memory(text);
+            }
+        }
+        Asked::Unheeded => {}
+    }
+}
+
+/// The answer to [`Commands::read_clock`].
+fn read_clock(reply: &Reply<'_>) -> Option<(Option<Clock>, u64)> {
+    let Reply::Other(Value::Array(parts)) = reply else { return None };
+    let [clock, time] = parts.as_slice() else { return None };
+    Some((clock_of(clock)?, time_ms(time)?))
+}
+
+/// The answer to [`Commands::read_page`].
+fn read_page<'a, 'b>(reply: &'b Reply<'a>) -> Option<(&'b [Value<'a>], Option<Clock>, u64)> {
+    let Reply::Other(Value::Array(parts)) = reply else { return None };
+    let [Value::Array(entries), clock, time] = parts.as_slice() else { return None };
+    Some((entries, clock_of(clock)?, time_ms(time)?))
+}
+
+fn clock_of(value: &Value<'_>) -> Option<Option<Clock>> {
+    let Value::Array(entries) = value else { return None };
+    Some(entries.first().and_then(Clock::from_entry))
+}
+
+/// The answer to TIME: seconds and microseconds.
+fn time_ms(value: &Value<'_>) -> Option<u64> {
+    let Value::Array(parts) = value else { return None };
+    let [Value::String(seconds), Value::String(microseconds)] = parts.as_slice() else {
+        return None;
+    };
+    let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<u64>().ok();
+    number(seconds)?.checked_mul(1000)?.checked_add(number(microseconds)? / 1000)
+}
