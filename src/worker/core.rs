@@ -48,6 +48,8 @@ pub(super) struct Core {
     /// The time of a Redis that has no clock for history yet, to begin it.
     pub(super) clock_to_start: Option<u64>,
     clock_was_started: bool,
+    /// It was told on the link that stands.
+    clock_was_told: bool,
     /// The link came up: the function for publishing is to be loaded.
     pub(super) prepares_history: bool,
     /// An event that is kept did not arrive: the link is to be given up.
@@ -121,6 +123,7 @@ impl Core {
             wants_proof: false,
             clock_to_start: None,
             clock_was_started: false,
+            clock_was_told: false,
             prepares_history: false,
             has_gap: false,
             link_was_missed: false,
@@ -253,6 +256,7 @@ impl Upstream for Core {
     fn link_up(&mut self, protocol: Protocol) {
         self.wants_proof = true;
         self.clock_was_started = false;
+        self.clock_was_told = false;
         if protocol == Protocol::Resp2 {
             self.streams.give_history_up();
         }
@@ -392,9 +396,16 @@ impl Upstream for Core {
                 Clock { newest, since: newest, ttl_ms: u64::MAX }
             }
         };
+        let is_first = !std::mem::replace(&mut self.clock_was_told, true);
         if self.streams.is_ahead_of(clock) {
-            warn!(worker = %self.id, "Redis has lost events that were kept: streams begin anew");
-            self.streams.begin_anew(clock);
+            if is_first {
+                warn!(worker = %self.id, "Redis has lost events that were kept: streams begin anew");
+                self.streams.begin_anew(clock);
+            } else if let Some(suppressed) = self.history_line.permit(clock::now()) {
+                warn!(worker = %self.id, suppressed,
+                    "events arrive that Redis does not keep: are they published in another \
+                    database than that of --redis?");
+            }
         }
         self.streams.tell_clock(clock);
     }

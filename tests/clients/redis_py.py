@@ -12,7 +12,9 @@ import sys
 import redis
 
 port, password, action = int(sys.argv[1]), sys.argv[2] or None, sys.argv[3]
-client = redis.Redis(port=port, password=password, db=1, client_name="tests")
+# Messages know no databases, history does.
+database = 0 if action == "fcall" else 1
+client = redis.Redis(port=port, password=password, db=database, client_name="tests")
 
 if action == "publish":
     answers = [client.publish("orders", "one")]

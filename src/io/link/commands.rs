@@ -17,6 +17,7 @@ pub(super) enum Sent {
     Auth,
     Role,
     SetName,
+    Select,
     Ping,
     /// SUBSCRIBE to the channel on which probes arrive.
     SubscribeProbe,

@@ -26,13 +26,16 @@ pub(super) struct Identity {
     pub(super) name: String,
     /// Whether the peer has to be a master.
     pub(super) of_master: bool,
+    /// Channels know no databases, but what is kept of them is in one.
+    database: u32,
 }
 
 impl Identity {
     pub(super) fn new(redis: &Redis, name: String) -> Self {
-        let RedisAddress { username, password, .. } = &redis.address;
+        let RedisAddress { username, password, database, .. } = &redis.address;
         let of_master = redis.must_be_master();
-        Self { username: username.clone(), password: password.clone(), name, of_master }
+        let (username, password) = (username.clone(), password.clone());
+        Self { username, password, name, of_master, database: *database }
     }
 }
 
@@ -314,12 +317,14 @@ impl Session {
             }
             (Sent::Role, None) if role(reply) != MASTER => return Err(LinkError::NotMaster),
             (Sent::Role, None) => {}
-            (Sent::Hello, None) => self.set_up(Protocol::Resp3, now, upstream),
+            (Sent::Hello, None) => self.set_up(Protocol::Resp3, now, identity, upstream),
             (Sent::Hello, Some(error)) if knows_no_hello(error) => self.greet_resp2(identity),
-            (Sent::Hello | Sent::Auth | Sent::Role, Some(error)) => return Err(refused(error)),
-            (Sent::Auth, None) => {}
+            (Sent::Hello | Sent::Auth | Sent::Role | Sent::Select, Some(error)) => {
+                return Err(refused(error));
+            }
+            (Sent::Auth | Sent::Select, None) => {}
             // A name is a convenience; a server that knows none serves all the same.
-            (Sent::SetName, _) => self.set_up(Protocol::Resp2, now, upstream),
+            (Sent::SetName, _) => self.set_up(Protocol::Resp2, now, identity, upstream),
             (Sent::Ping, error) => {
                 let Phase::Up { pinged, settled, .. } = &mut self.phase else { return Ok(()) };
                 *pinged = None;
@@ -369,8 +374,18 @@ impl Session {
         }
     }
 
-    fn set_up(&mut self, protocol: Protocol, now: Instant, upstream: &mut impl Upstream) {
+    fn set_up(
+        &mut self,
+        protocol: Protocol,
+        now: Instant,
+        identity: &Identity,
+        upstream: &mut impl Upstream,
+    ) {
         self.enter(Phase::Up { heard: now, pinged: None, settled: false }, now);
+        if identity.database != 0 {
+            let database = identity.database.to_string();
+            self.commands.push(&[b"SELECT", database.as_bytes()], Sent::Select);
+        }
         // Alone, so that whoever may not do it is refused nothing else.
         self.commands.push(&[b"SUBSCRIBE", &self.proof.channel], Sent::SubscribeProbe);
         upstream.link_up(protocol);

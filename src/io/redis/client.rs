@@ -62,6 +62,10 @@ impl Client {
         if let Some(password) = &redis.address.password {
             client.authenticate(redis.address.username.as_deref(), password)?;
         }
+        if redis.address.database != 0 {
+            let database = redis.address.database.to_string();
+            client.command(&[b"SELECT", database.as_bytes()], |_| ())?;
+        }
         if redis.must_be_master() {
             let is_master = client.command(&[b"ROLE"], |reply| match reply {
                 Reply::Other(Value::Array(parts)) => {
