@@ -17,6 +17,7 @@ pub struct Recent {
     floor: Option<EventId>,
     /// Invariant: ids rise, and all are above the floor.
     events: VecDeque<Kept>,
+    /// Invariant: the sum of what all events cost.
     bytes: usize,
     /// Redis keeps nothing at or below the floor.
     exhausted: bool,
@@ -41,6 +42,13 @@ pub struct Kept {
     pub previous: EventId,
     /// Empty for an event that can't be shown: its format can't read it.
     pub bytes: Rc<[u8]>,
+}
+
+impl Kept {
+    /// Bytes of memory, those beside the event's own included.
+    fn cost(&self) -> usize {
+        self.bytes.len() + size_of::<Self>() + 2 * size_of::<usize>()
+    }
 }
 
 /// Whether a page of history is on its way.
@@ -125,7 +133,7 @@ impl Recent {
             *floor = event.previous;
             self.exhausted = false;
         }
-        self.bytes += event.bytes.len();
+        self.bytes += event.cost();
         self.events.push_back(event);
         is_next
     }
@@ -151,7 +159,7 @@ impl Recent {
                 break;
             }
             self.floor = Some(event.previous);
-            self.bytes += event.bytes.len();
+            self.bytes += event.cost();
             self.events.push_front(event);
         }
         if self.events.is_empty() {
@@ -186,11 +194,11 @@ impl Recent {
         let Some(oldest) = self.events.pop_front() else { return 0 };
         self.floor = Some(oldest.id);
         self.exhausted = false;
-        self.bytes -= oldest.bytes.len();
+        self.bytes -= oldest.cost();
         if self.events.is_empty() {
             self.events = VecDeque::new();
         }
-        oldest.bytes.len()
+        oldest.cost()
     }
 
     /// Whether everything after `id` is here, or can be had.

@@ -399,7 +399,8 @@ impl Upstream for Core {
         let is_first = !std::mem::replace(&mut self.clock_was_told, true);
         if self.streams.is_ahead_of(clock) {
             if is_first {
-                warn!(worker = %self.id, "Redis has lost events that were kept: streams begin anew");
+                let worker = self.id;
+                warn!(%worker, "Redis has lost events that were kept: streams begin anew");
                 self.streams.begin_anew(clock);
             } else if let Some(suppressed) = self.history_line.permit(clock::now()) {
                 warn!(worker = %self.id, suppressed,
