@@ -64,11 +64,24 @@
 //! stream would see a later event before an earlier one. They share one lane of arrivals instead
 //! ([`state::streams`]), which keeps the order across channels.
 //!
+//! # Life of a stream that comes back
+//!
+//! Where events are kept (`--history`), publishing appends to a Redis stream and publishes in one
+//! step, with an id from one clock for all channels ([`bytes::history`]). Redis executes one command
+//! after the other, so one id tells how far a worker has come on all its channels; streams begin
+//! with it, and heartbeats repeat it. A stream that returns with the id of its last event takes what
+//! it missed from the channels' recent events ([`state::recent`]), which are read back from Redis as
+//! deep as somebody needs them, once for all who do, and joins its channels when nothing is missing
+//! ([`state::streams`]). Every event names the one before it, so a hole shows. A lost link is
+//! repaired the same way, before anything newer is passed on.
+//!
 //! # What must hold
 //!
 //! - A subscriber gets what arrives after its head was sent, once, in order; where that can't be
 //!   proven (a lost link, a flood, an oversize message, a return without history) it gets a
 //!   `stream-reset` event once the subscription stands again. Nothing is skipped in silence.
+//! - A client is told of a hole before its last event ID passes the hole by, so that it can't come
+//!   back behind it.
 //! - Every queue has a bound ([`ground::limits`] and the options), and what happens at the bound is
 //!   counted.
 //! - Workers share nothing but counters that one thread writes and others read, and bells. Each has
