@@ -8,6 +8,7 @@ pub(crate) mod clients;
 pub(crate) mod clock;
 pub(crate) mod crowd;
 pub(crate) mod event_source;
+pub(crate) mod fault_proxy;
 pub(crate) mod http;
 pub(crate) mod pair;
 pub(crate) mod process;
