@@ -159,8 +159,8 @@ fn report(system: &System, tally: &Tally, trims: &TrimTimes, published: u64, res
         println!("  {count:>6} {reason}, {outside} of them while nothing was trimmed");
     }
     for name in ["memory", "redis", "reset"] {
-        let count = system.metric(&format!("corecast_resumes_total{{outcome=\"{name}\"}}"));
-        println!("  servers since their last start: {count} resumes, {name}");
+        let count = system.metric(&format!("corecast_resumes_total{{from=\"{name}\"}}"));
+        println!("  servers since their last start: {count} resumes, from {name}");
     }
     println!(
         "{} lost, {} duplicated, {} reordered, {} foreign",
@@ -222,7 +222,7 @@ fn torment(
     let mut trims = TrimTimes::default();
     let (start, deadline) = (now(), Deadline::after(time));
     while deadline.left().is_some() {
-        let (fault, pause_ms) = (Fault::draw(random, CHANNELS), random.u64(50..500));
+        let (fault, pause_ms) = (Fault::draw(random, CHANNELS), random.u64(20..400));
         if !matches!(fault, Fault::Trim { .. }) {
             system.inflict(fault);
         } else if TRIMMED_SECONDS.contains(&(start.elapsed().as_secs() % 60)) {

@@ -154,7 +154,7 @@ impl Crowd {
         let count = |is_so: &dyn Fn(&Follower) -> bool| {
             self.clients.iter().filter(|client| is_so(&client.follower)).count()
         };
-        let begun = count(&|follower| follower.has_reached(EventId::ZERO));
+        let begun = count(&|follower| !follower.last_event_id.is_empty());
         self.progress.begun.store(begun, Ordering::SeqCst);
         let arrived = count(&|follower| goal_ms > 0 && follower.has_reached(goal));
         self.progress.arrived.store(arrived, Ordering::SeqCst);
