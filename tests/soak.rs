@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use corecast::bytes::history::EventId;
 use support::chaos::{Fault, System};
 use support::clock::{Deadline, eventually_within, let_pass, now};
-use support::follower::{Follower, Tally, payload};
+use support::follower::{Follower, Reset, Tally, payload};
 use support::kept::{Log, Published, Publisher};
 use support::redis::Redis;
 use support::wanderers::{Journey, Wanderers};
@@ -33,10 +33,6 @@ const KEPT: usize = 1_000_000;
 
 /// The part of each minute in which history is trimmed.
 const TRIMMED_SECONDS: std::ops::Range<u64> = 20..30;
-
-/// A reset that is read this long after history was trimmed may come of it: a client was away, or a
-/// link was lost, and found it trimmed only now.
-const TRIM_SHADOW_MS: u64 = 20_000;
 
 /// How long it may take, after all faults, until every client has everything.
 const SETTLE: Duration = Duration::from_secs(60);
@@ -130,22 +126,7 @@ fn publish(
     }
 }
 
-/// From when until when, in milliseconds since 1970, resets may come of trimming.
-#[derive(Default)]
-struct TrimTimes(Vec<(u64, u64)>);
-
-impl TrimTimes {
-    fn note(&mut self) {
-        let now_ms = time_of_day_ms();
-        self.0.push((now_ms, now_ms + TRIM_SHADOW_MS));
-    }
-
-    fn contain(&self, ms: u64) -> bool {
-        self.0.iter().any(|(from, to)| (*from..=*to).contains(&ms))
-    }
-}
-
-fn report(system: &System, tally: &Tally, trims: &TrimTimes, published: u64, resumes: u64) {
+fn report(system: &System, tally: &Tally, published: u64, resumes: u64) {
     println!("{published} events published, {} delivered", tally.deliveries);
     println!("{} faults:", system.faults.values().sum::<usize>());
     for (name, count) in &system.faults {
@@ -154,9 +135,9 @@ fn report(system: &System, tally: &Tally, trims: &TrimTimes, published: u64, res
     println!("{resumes} resumes");
     println!("{} resets, for {} events:", tally.resets.len(), tally.excused);
     for (reason, count) in tally.reasons() {
-        let outside = |reset: &&(u64, String)| reset.1 == reason && !trims.contain(reset.0);
-        let outside = tally.resets.iter().filter(outside).count();
-        println!("  {count:>6} {reason}, {outside} of them while nothing was trimmed");
+        let unexplained = |reset: &&Reset| reset.reason == reason && !system.explains(reset);
+        let unexplained = tally.resets.iter().filter(unexplained).count();
+        println!("  {count:>6} {reason}, {unexplained} of them though nothing was trimmed");
     }
     for name in ["memory", "redis", "reset"] {
         let count = system.metric(&format!("corecast_resumes_total{{from=\"{name}\"}}"));
@@ -195,7 +176,7 @@ fn whatever_happens_every_event_comes_once_and_in_order_or_a_reset_does() {
     let publishing = Publishing::start(&system.redis, wanderers.log.clone(), random.u64(..));
     let published = Arc::clone(&publishing.published);
 
-    let trims = torment(&mut system, &wanderers, &mut random, Duration::from_secs(seconds));
+    torment(&mut system, &wanderers, &mut random, Duration::from_secs(seconds));
     system.repair(true);
     let last = publishing.finish();
     wanderers.settle(last);
@@ -203,31 +184,23 @@ fn whatever_happens_every_event_comes_once_and_in_order_or_a_reset_does() {
     let resumes = wanderers.progress().resumes.load(Ordering::SeqCst);
     system.check();
     let tally = wanderers.finish();
-    report(&system, &tally, &trims, published.load(Ordering::SeqCst), resumes);
+    report(&system, &tally, published.load(Ordering::SeqCst), resumes);
 
     assert_eq!(tally.violations(), 0, "{:#?}", tally.descriptions);
     assert_eq!(arrived, CLIENTS, "clients did not get the last events\n{:#?}", tally.descriptions);
-    let untrimmed = |reset: &&(u64, String)| !trims.contain(reset.0);
-    let unexplained: Vec<_> = tally.resets.iter().filter(untrimmed).collect();
+    let unexplained: Vec<&Reset> =
+        tally.resets.iter().filter(|reset| !system.explains(reset)).collect();
     assert!(unexplained.is_empty(), "resets while all was kept: {unexplained:?}");
 }
 
 /// Makes faults until the time has passed, or a client was wronged.
-fn torment(
-    system: &mut System,
-    wanderers: &Wanderers,
-    random: &mut fastrand::Rng,
-    time: Duration,
-) -> TrimTimes {
-    let mut trims = TrimTimes::default();
+fn torment(system: &mut System, wanderers: &Wanderers, random: &mut fastrand::Rng, time: Duration) {
     let (start, deadline) = (now(), Deadline::after(time));
     while deadline.left().is_some() {
         let (fault, pause_ms) = (Fault::draw(random, CHANNELS), random.u64(20..400));
-        if !matches!(fault, Fault::Trim { .. }) {
+        let trims = TRIMMED_SECONDS.contains(&(start.elapsed().as_secs() % 60));
+        if trims || !matches!(fault, Fault::Trim { .. }) {
             system.inflict(fault);
-        } else if TRIMMED_SECONDS.contains(&(start.elapsed().as_secs() % 60)) {
-            system.inflict(fault);
-            trims.note();
         }
         system.repair(false);
         if wanderers.progress().violations.load(Ordering::SeqCst) > 0 {
@@ -235,7 +208,6 @@ fn torment(
         }
         let_pass(Duration::from_millis(pause_ms));
     }
-    trims
 }
 
 /// How many clients have everything, once all have or none of them gets any further.

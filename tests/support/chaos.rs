@@ -1,16 +1,17 @@
 //! Several servers on one Redis, some of them behind a proxy, and everything that can go wrong with
 //! such a system.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use corecast::bytes::history;
+use corecast::bytes::history::{self, EventId};
 use rustix::process::Signal;
 
 use super::address::Address;
 use super::clock::{let_pass, now};
 use super::fault_proxy::{FaultProxy, Way};
+use super::follower::Reset;
 use super::http;
 use super::process::Process;
 use super::redis::{Client, Redis, Reply, free_port};
@@ -161,6 +162,8 @@ pub(crate) struct System {
     proxies: Vec<FaultProxy>,
     pub(crate) nodes: Vec<Node>,
     repairs: Vec<(Instant, Repair)>,
+    /// Channels that were trimmed, and the latest event of each that is gone.
+    pub(crate) trimmed: HashMap<usize, EventId>,
     /// How often each fault was made.
     pub(crate) faults: BTreeMap<&'static str, usize>,
 }
@@ -173,7 +176,15 @@ impl System {
         let urls = [redis.url()].into_iter().chain(proxies.iter().map(FaultProxy::url));
         let nodes = urls.map(Node::start).collect();
         let control = redis.client();
-        Self { control, redis, proxies, nodes, repairs: Vec::new(), faults: BTreeMap::new() }
+        Self {
+            control,
+            redis,
+            proxies,
+            nodes,
+            repairs: Vec::new(),
+            faults: BTreeMap::new(),
+            trimmed: HashMap::new(),
+        }
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -194,12 +205,7 @@ impl System {
                 self.redis.signal(Signal::CONT);
                 true
             }
-            Fault::Trim { channel, kept } => {
-                let key = history::stream_key(format!("c{channel}").as_bytes());
-                let key = String::from_utf8(key).unwrap();
-                let reply = self.command(&["XTRIM", &key, "MAXLEN", &kept.to_string()]);
-                matches!(reply, Reply::Integer(trimmed) if trimmed > 0)
-            }
+            Fault::Trim { channel, kept } => self.trim(channel, kept),
             Fault::Link { proxy, fault, ms } => self.disturb(proxy, fault, ms),
             Fault::Restart { server, kill, ms } => self.end(server, kill, ms),
         };
@@ -211,6 +217,29 @@ impl System {
     fn command(&mut self, words: &[&str]) -> Reply {
         let arguments: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         self.control.command(&arguments)
+    }
+
+    fn trim(&mut self, channel: usize, kept: usize) -> bool {
+        let key = history::stream_key(format!("c{channel}").as_bytes());
+        let key = String::from_utf8(key).unwrap();
+        let trimmed = self.command(&["XTRIM", &key, "MAXLEN", &kept.to_string()]);
+        let Reply::Integer(1..) = trimmed else { return false };
+        // The oldest event that is left tells the id of the one before it.
+        let oldest = self.command(&["XRANGE", &key, "-", "+", "COUNT", "1"]);
+        let previous = array(&oldest).first().and_then(|entry| array(entry).get(1)).map(array);
+        match previous.and_then(|fields| fields.get(1)) {
+            Some(Reply::Bulk(Some(id))) => {
+                self.trimmed.insert(channel, EventId::parse(id).unwrap());
+                true
+            }
+            _ => panic!("XRANGE answered {oldest:?}"),
+        }
+    }
+
+    /// Whether the client of this reset missed something that is gone.
+    pub(crate) fn explains(&self, reset: &Reset) -> bool {
+        let is_gone = |channel| self.trimmed.get(channel).is_some_and(|id| reset.cursor < *id);
+        reset.reason == "history-trimmed" && reset.channels.iter().all(is_gone)
     }
 
     fn kill_links(&mut self, all: bool) -> bool {
@@ -306,5 +335,12 @@ impl System {
             samples.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
         };
         texts.map(sum).sum()
+    }
+}
+
+fn array(reply: &Reply) -> &[Reply] {
+    match reply {
+        Reply::Array(parts) => parts,
+        _ => &[],
     }
 }

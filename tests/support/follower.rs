@@ -26,6 +26,15 @@ enum Claim {
     },
 }
 
+/// An event `stream-reset`.
+#[derive(Debug)]
+pub(crate) struct Reset {
+    pub(crate) reason: String,
+    pub(crate) channels: Vec<usize>,
+    /// What the client had before.
+    pub(crate) cursor: EventId,
+}
+
 /// What was found.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -37,8 +46,7 @@ pub(crate) struct Tally {
     pub(crate) foreign: u64,
     /// Events that a reset excused.
     pub(crate) excused: u64,
-    /// Events `stream-reset`: when each was read, and its reason.
-    pub(crate) resets: Vec<(u64, String)>,
+    pub(crate) resets: Vec<Reset>,
     pub(crate) descriptions: Vec<String>,
 }
 
@@ -64,8 +72,8 @@ impl Tally {
 
     pub(crate) fn reasons(&self) -> BTreeMap<&str, usize> {
         let mut reasons = BTreeMap::new();
-        for (_, reason) in &self.resets {
-            *reasons.entry(&**reason).or_default() += 1;
+        for reset in &self.resets {
+            *reasons.entry(&*reset.reason).or_default() += 1;
         }
         reasons
     }
@@ -155,8 +163,9 @@ impl Follower {
                 Claim::Position(id) => self.pass(id, None, log, tally),
                 Claim::Event(event) => self.receive(event, log, tally),
                 Claim::Reset { reason, channels, read_ms } => {
-                    tally.resets.push((read_ms, reason));
                     self.excused_until_ms.extend(channels.iter().map(|c| (*c, read_ms)));
+                    let cursor = self.cursor.unwrap_or_default();
+                    tally.resets.push(Reset { reason, channels, cursor });
                 }
             }
         }
