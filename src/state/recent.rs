@@ -30,8 +30,17 @@ pub struct Recent {
     pub is_repaired: bool,
     /// Entries of the next page.
     page_events: usize,
-    /// Links that were lost while a page was read, and when the last one was.
-    losses: (u8, Tick),
+    losses: Losses,
+}
+
+/// Links that were lost while a page was read.
+#[derive(Clone, Copy, Debug, Default)]
+struct Losses {
+    count: u8,
+    /// When the last one was.
+    at: Tick,
+    /// Where its page began. Once more was read than up to there, that page was not the reason.
+    newest: EventId,
 }
 
 /// An event that is kept.
@@ -101,7 +110,8 @@ impl Recent {
     /// are not kept any more.
     pub fn lose(&mut self, now: Tick) -> usize {
         if self.reading == Reading::Asked {
-            self.losses = (self.losses(now).saturating_add(1), now);
+            let newest = self.floor.unwrap_or_default();
+            self.losses = Losses { count: self.losses(now).saturating_add(1), at: now, newest };
         }
         let last_plain = self.last_plain;
         let waiters = std::mem::take(&mut self.waiters);
@@ -167,7 +177,9 @@ impl Recent {
             self.floor = self.floor.map(|floor| floor.min(expired));
         }
         let bytes = self.bytes - before;
-        self.losses = (0, self.losses.1);
+        if self.exhausted || self.floor < Some(self.losses.newest) {
+            self.losses.count = 0;
+        }
         let room = HISTORY_PAGE_BYTES / (bytes / count.max(1)).max(1);
         self.page_events = (asked * 2).min(room).clamp(1, HISTORY_PAGE_EVENTS_MAX);
         bytes
@@ -184,7 +196,7 @@ impl Recent {
             (HISTORY_PAGE_BYTES / event_bytes_max.max(1)).clamp(1, HISTORY_PAGE_EVENTS_MIN);
         match self.losses(now) {
             0 => self.page_events.max(cautious),
-            losses if losses < LOSSES_MAX => 1,
+            losses if losses < LOSSES_MAX => self.page_events.max(1),
             _ => 0,
         }
     }
@@ -269,8 +281,8 @@ impl Recent {
     }
 
     fn losses(&self, now: Tick) -> u8 {
-        let (losses, at) = self.losses;
-        if now.since(at) < LOSS_TICKS { losses } else { 0 }
+        let Losses { count, at, .. } = self.losses;
+        if now.since(at) < LOSS_TICKS { count } else { 0 }
     }
 }
 

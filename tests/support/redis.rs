@@ -141,6 +141,11 @@ impl Client {
         self.socket.write_all(&bytes)
     }
 
+    /// Sends commands that were encoded elsewhere.
+    pub(crate) fn send_bytes(&mut self, commands: &[u8]) -> io::Result<()> {
+        self.socket.write_all(commands)
+    }
+
     pub(crate) fn reply(&mut self) -> io::Result<Reply> {
         let line = self.line()?;
         let (kind, rest) = line.split_at(1);
