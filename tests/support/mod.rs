@@ -11,6 +11,7 @@ pub(crate) mod event_source;
 pub(crate) mod http;
 pub(crate) mod pair;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod sentinel;
 pub(crate) mod server;
