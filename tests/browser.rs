@@ -1,13 +1,16 @@
 //! A browser's own EventSource, and Node's, against applications that publish through a real Redis:
-//! events arrive, and go on arriving after the server was stopped and started again.
+//! events arrive, and go on arriving after the server was stopped and started again; with history,
+//! what was published in between arrives too.
 #![cfg(test)]
 
 mod support;
 
+use corecast::bytes::history;
 use serde_json::{Value, json};
 use support::clients::{chromium, node, python, scratch};
 use support::process::Process;
-use support::redis::Redis;
+use support::proxy::Proxy;
+use support::redis::{Redis, Reply};
 use support::server::Server;
 use support::site::Site;
 
@@ -187,6 +190,60 @@ fn page_of_laravel_goes_on_after_a_restart() {
             json!(["App\\Events\\Shipped", r#"{"order":1}"#]),
             json!(["App\\Events\\Shipped", r#"{"order":"\u00fc"}"#]),
         ],
+    });
+}
+
+/// The page's connection is cut, and what `publish` keeps meanwhile arrives once it is mended, by
+/// the browser's own Last-Event-ID: that of the stream's start first, then that of an event.
+fn check_missed_events_arrive(name: &str, server: &Server, publish: impl Fn(&str)) {
+    let proxy = Proxy::start(server.listener().tcp());
+    let (listener, _) = Site::bind();
+    let page = page("/events/news", "message", false);
+    let browser = Browser::open(name, Site::serve(listener, page, proxy.address));
+    let message = |data: &str| json!(["message", data]);
+    browser.expect(&json!(["open"]));
+    for cut in 1..=2 {
+        proxy.cut();
+        browser.expect(&json!(["error", CONNECTING]));
+        let missed: Vec<String> = (1..=3).map(|number| format!("{cut}.{number}")).collect();
+        missed.iter().for_each(|data| publish(data));
+        proxy.mend();
+        // Attempts before may have failed.
+        let mut report = browser.site.next_report().unwrap();
+        while report == json!(["error", CONNECTING]) {
+            report = browser.site.next_report().unwrap();
+        }
+        assert_eq!(report, json!(["open"]));
+        for data in &missed {
+            browser.expect(&message(data));
+        }
+        publish("live");
+        browser.expect(&message("live"));
+    }
+}
+
+#[test]
+fn page_gets_what_it_missed_from_redis() {
+    let redis = Redis::start();
+    let options = ["--history", "10", "--retry", "100ms"];
+    let server = Server::with_redis(&redis, &options);
+    let library = ["FUNCTION", "LOAD", history::LIBRARY_CODE].map(str::as_bytes);
+    assert!(matches!(redis.client().command(&library), Reply::Bulk(Some(_))));
+    check_missed_events_arrive("history-redis", &server, |data| {
+        let keys = ["2", "corecast:{news}", "corecast:clock"];
+        let arguments = ["news", "10", "60000", data];
+        let call = [&["FCALL", "corecast_publish"][..], &keys, &arguments].concat();
+        let call: Vec<&[u8]> = call.into_iter().map(str::as_bytes).collect();
+        let reply = redis.client().command(&call);
+        assert!(matches!(reply, Reply::Bulk(Some(_))), "{reply:?}");
+    });
+}
+
+#[test]
+fn page_gets_what_it_missed_from_the_broker() {
+    let server = Server::start(&["--history", "10", "--retry", "100ms"]);
+    check_missed_events_arrive("history-broker", &server, |data| {
+        server.publish("news", data);
     });
 }
 

@@ -49,7 +49,7 @@ class Lab:
 
     @contextlib.contextmanager
     def redis(self, niceness=0):
-        """The URL of a Redis server without persistence, which is gone afterwards."""
+        """A Redis server without persistence, which is gone afterwards."""
         if not shutil.which("redis-server"):
             subprocess.run([ROOT / "tests/install", "fast"], check=True)
         port = free_port()
@@ -62,7 +62,7 @@ class Lab:
                 with contextlib.suppress(PermissionError):
                     os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
                 wait_for_port(port)
-                yield f"redis://127.0.0.1:{port}"
+                yield Redis(process.pid, f"redis://127.0.0.1:{port}")
             finally:
                 end(process)
 
@@ -130,6 +130,22 @@ class Server:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self.process.wait(seconds)
         return None
+
+
+class Redis:
+    def __init__(self, pid, url):
+        self.pid = pid
+        self.url = url
+
+    def __str__(self):
+        return self.url
+
+    def cpu_seconds(self):
+        """What it has spent so far, in the program and in the kernel."""
+        stat = pathlib.Path(f"/proc/{self.pid}/stat").read_text()
+        # Behind the name, which may hold anything, utime and stime are the 12th and 13th (proc(5)).
+        ticks = sum(int(word) for word in stat.rpartition(")")[2].split()[11:13])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
 
 class Floor:

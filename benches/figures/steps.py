@@ -27,11 +27,11 @@ def memory_channels(lab):
     return [at_most(500, "B", "user memory per idle stream, a channel each", each)]
 
 
-def idle_memory(lab, path):
+def idle_memory(lab, path, *options):
     """Memory at rest, and bytes per stream, of some servers with one worker."""
     rest, each = [], []
     for _ in range(few(lab)):
-        with lab.server("--workers", 1) as server:
+        with lab.server("--workers", 1, *options) as server:
             report = lab.bench(
                 f"{server.url}/{path}",
                 *("--streams", lab.small(18_000, 1000), "--messages", 1, "--idle", "2s"),
@@ -115,6 +115,83 @@ def burst(lab):
         compared = lab.compare(server, CORES, *options, "--idle", "300ms")
     both = compared.both(lambda report: report["deliveries"]["per_second"])
     return [ratio(">=", 8, "deliveries per second of a burst, to the bare loop's", *both)]
+
+
+def history(lab):
+    """What keeping events costs: fan-out, idle memory, Redis"""
+    load = ["--streams", lab.small(10_000, 1000), "--messages", 10, "--rate", 3, *KEPT]
+    with lab.redis() as redis:
+        with lab.server("--workers", CORES, "--redis", redis, *KEPT) as server:
+            compared = lab.compare(server, CORES, *load, "--idle", "300ms")
+        kept, plain = redis_us_per_event(lab, redis)
+    wall = compared.both(lambda report: report["last_stream_ms"]["median"])
+    user_ns = 1000 * user_us_per_delivery(compared.servers)
+    _, each = idle_memory(lab, "bench", *KEPT)
+    return [
+        ratio("<=", 1.0, "time to the last of 10,000 streams with history, to bare loop", *wall),
+        at_most(300, "ns", "user CPU per delivery with history", [user_ns]),
+        at_most(150, "B", "user memory per idle stream with history", each),
+        at_most(None, "µs", "CPU of Redis per event with history, nobody subscribed", kept),
+        at_most(None, "µs", "CPU of Redis per plain PUBLISH, nobody subscribed", plain),
+    ]
+
+
+def redis_us_per_event(lab, redis):
+    """What Redis spends on events with history, and on plain ones, in turn."""
+    events = lab.small(200_000, 2000)
+
+    def cost(path, *options):
+        before = redis.cpu_seconds()
+        load = ["--streams", 0, "--messages", events, "--rate", "max", "--redis", redis]
+        lab.bench(f"{NOBODY}/{path}", *load, *options)
+        return 1e6 * (redis.cpu_seconds() - before) / events
+
+    costs = [(cost("kept", *KEPT), cost("plain")) for _ in range(few(lab))]
+    return zip(*costs, strict=True)
+
+
+KEPT = ["--history", 100]
+
+# No stream is opened there.
+NOBODY = "http://127.0.0.1:1/events"
+
+
+def resume(lab):
+    """50,000 streams come back at once, at random places of the last 50 events of 100 channels"""
+    streams = lab.small(50_000, 1000)
+    returns, openings = [], []
+    with lab.redis() as redis:
+        past = ["--streams", 0, "--channels", 100, "--messages", 5000, "--rate", "max"]
+        lab.bench(f"{NOBODY}/past-{{n}}", *past, "--history", 50, "--redis", redis)
+        for number in range(min(5, lab.rounds)):
+            rounds = [
+                lambda: returns.append(storm(lab, redis, streams, "past", "--resume")),
+                lambda: openings.append(storm(lab, redis, streams, "new", "--messages", 100, "--rate", "max")),
+            ]
+            for run in rounds if number % 2 == 0 else reversed(rounds):
+                run()
+    back = [report["resumption"]["seconds"] for report in returns]
+    new = [report["streams"]["seconds"] for report in openings]
+    reads = [history_reads(report["resumption"]["redis_calls"]) for report in returns]
+    resets = sum(report["deliveries"]["resets"] for report in returns)
+    return [
+        at_most(1999, "", "XRANGE and XREVRANGE for 50,000 streams that come back", reads),
+        ratio("<=", 1.5, "time until they are live, to that of as many new streams", back, new),
+        at_most(0, "", "of them told of a loss", [resets]),
+        at_most(None, "s", "time until they are live", back),
+    ]
+
+
+def storm(lab, redis, streams, channel, *options):
+    """Streams opened as fast as they can, on a server that has just started."""
+    with lab.server("--workers", 4, "--redis", redis, "--history", 50) as server:
+        load = ["--streams", streams, "--channels", 100, "--history", 50, "--redis", redis]
+        load += ["--closing-after", "500ms", "--open-timeout", "60s", "--server-pid", server.pid]
+        return lab.bench(f"{server.url}/{channel}-{{n}}", *load, *options)
+
+
+def history_reads(calls):
+    return calls.get("xrange", 0) + calls.get("xrevrange", 0)
 
 
 def channels(lab):
@@ -281,6 +358,8 @@ ALL = {
         fan_out_1,
         fan_out_2,
         burst,
+        history,
+        resume,
         channels,
         overload,
         million,

@@ -123,10 +123,15 @@ pub const BROKER_UNWRITTEN_BYTES_MAX: usize = 1024 * 1024;
 /// Clients of the embedded broker.
 pub const BROKER_CLIENTS_MAX: usize = 10_000;
 
-/// Entries of the first page of a channel's history; pages double from there, while they are small,
+/// Entries of the first page of a channel's history, or fewer where that many of the largest events
+/// would be too much. Pages grow from there, while what they bring is small, …
 pub const HISTORY_PAGE_EVENTS_MIN: usize = 16;
 
-/// to this.
+/// … by this factor: with events of up to 1 MiB the first page has 2 entries, and a crowd that
+/// comes back after 50 events costs 3 pages, not 5, …
+pub const HISTORY_PAGE_GROWTH: usize = 8;
+
+/// … up to so many.
 pub const HISTORY_PAGE_EVENTS_MAX: usize = 256;
 
 /// Pages of history asked for at a time: what Redis has to send on a link counts as unread output

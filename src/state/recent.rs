@@ -6,7 +6,9 @@ use std::rc::Rc;
 
 use crate::bytes::history::EventId;
 use crate::ground::ids::ConnectionId;
-use crate::ground::limits::{HISTORY_PAGE_EVENTS_MAX, HISTORY_PAGE_EVENTS_MIN};
+use crate::ground::limits::{
+    HISTORY_PAGE_EVENTS_MAX, HISTORY_PAGE_EVENTS_MIN, HISTORY_PAGE_GROWTH,
+};
 use crate::state::deadlines::Tick;
 
 /// What a worker knows of the history of a channel.
@@ -181,7 +183,8 @@ impl Recent {
             self.losses.count = 0;
         }
         let room = HISTORY_PAGE_BYTES / (bytes / count.max(1)).max(1);
-        self.page_events = (asked * 2).min(room).clamp(1, HISTORY_PAGE_EVENTS_MAX);
+        self.page_events =
+            (asked * HISTORY_PAGE_GROWTH).min(room).clamp(1, HISTORY_PAGE_EVENTS_MAX);
         bytes
     }
 

@@ -13,8 +13,10 @@ pub(super) enum Asked {
     Queued,
     /// EXEC of what [`Commands::read_clock`] asks.
     Clock,
-    /// EXEC of what [`Commands::read_page`] asks.
+    /// What [`Commands::read_page`] asks.
     Page(PageRead),
+    /// EXEC of clock and time, asked once this page was found empty.
+    ClockOfEmptyPage(PageRead),
     /// Its answer changes nothing.
     Unheeded,
     LoadFunction,
@@ -27,24 +29,24 @@ const CLOCK: [&[u8]; 6] = [b"XREVRANGE", history::CLOCK_KEY, b"+", b"-", b"COUNT
 impl Commands {
     /// Asks for the newest id of all events that are kept, and for the time.
     pub(super) fn read_clock(&mut self) {
+        self.read_clock_for(Asked::Clock);
+    }
+
+    fn read_clock_for(&mut self, asked: Asked) {
         self.push(&[b"MULTI"], Sent::History(Asked::Queued));
         self.push(&CLOCK, Sent::History(Asked::Queued));
         self.push(&[b"TIME"], Sent::History(Asked::Queued));
-        self.push(&[b"EXEC"], Sent::History(Asked::Clock));
+        self.push(&[b"EXEC"], Sent::History(asked));
     }
 
-    /// Asks for events of one channel, the newest first, and for clock and time, which say what a
-    /// page without events means.
+    /// Asks for events of one channel, the newest first. Should there be none, clock and time are
+    /// asked for then, since they say what that means; most pages can do without.
     pub(super) fn read_page(&mut self, read: PageRead, channel: &[u8]) {
         let (key, newest) = (history::stream_key(channel), read.newest.to_string());
         let events = read.events.to_string();
         let page: [&[u8]; 6] =
             [b"XREVRANGE", &key, newest.as_bytes(), b"-", b"COUNT", events.as_bytes()];
-        self.push(&[b"MULTI"], Sent::History(Asked::Queued));
-        self.push(&page, Sent::History(Asked::Queued));
-        self.push(&CLOCK, Sent::History(Asked::Queued));
-        self.push(&[b"TIME"], Sent::History(Asked::Queued));
-        self.push(&[b"EXEC"], Sent::History(Asked::Page(read)));
+        self.push(&page, Sent::History(Asked::Page(read)));
     }
 
     /// Begins the clock of a Redis that has none. It fails where somebody was faster.
@@ -82,6 +84,7 @@ pub(super) fn settle(
     asked: Asked,
     reply: &Reply<'_>,
     queue_error: &mut Vec<u8>,
+    commands: &mut Commands,
     upstream: &mut impl Upstream,
 ) {
     let reason = |queue_error: &mut Vec<u8>| match std::mem::take(queue_error) {
@@ -98,8 +101,16 @@ pub(super) fn settle(
             Some((clock, now_ms)) => upstream.clock(clock, now_ms),
             None => upstream.history_refused(None, &reason(queue_error)),
         },
-        Asked::Page(read) => match read_page(reply) {
-            Some((entries, clock, now_ms)) => upstream.page(read, entries, clock, now_ms),
+        Asked::Page(read) => match reply {
+            Reply::Other(Value::Array(entries)) if entries.is_empty() => {
+                commands.read_clock_for(Asked::ClockOfEmptyPage(read));
+            }
+            Reply::Other(Value::Array(entries)) => upstream.page(read, entries),
+            Reply::Error(error) => upstream.history_refused(Some(read), error),
+            _ => upstream.history_refused(Some(read), &reason(queue_error)),
+        },
+        Asked::ClockOfEmptyPage(read) => match read_clock(reply) {
+            Some((clock, now_ms)) => upstream.empty_page(read, clock, now_ms),
             None => upstream.history_refused(Some(read), &reason(queue_error)),
         },
         Asked::LoadFunction => {
@@ -121,13 +132,6 @@ fn read_clock(reply: &Reply<'_>) -> Option<(Option<Clock>, u64)> {
     let Reply::Other(Value::Array(parts)) = reply else { return None };
     let [clock, time] = parts.as_slice() else { return None };
     Some((clock_of(clock)?, time_ms(time)?))
-}
-
-/// The answer to [`Commands::read_page`].
-fn read_page<'a, 'b>(reply: &'b Reply<'a>) -> Option<(&'b [Value<'a>], Option<Clock>, u64)> {
-    let Reply::Other(Value::Array(parts)) = reply else { return None };
-    let [Value::Array(entries), clock, time] = parts.as_slice() else { return None };
-    Some((entries, clock_of(clock)?, time_ms(time)?))
 }
 
 fn clock_of(value: &Value<'_>) -> Option<Option<Clock>> {

@@ -57,8 +57,10 @@ pub trait Upstream {
     fn link_settled(&mut self);
     /// The newest id of events that are kept, and the time of Redis. `None`: none was ever kept.
     fn clock(&mut self, clock: Option<Clock>, now_ms: u64);
-    /// A page of history: entries of the channel's stream, the newest first.
-    fn page(&mut self, read: PageRead, entries: &[Value<'_>], clock: Option<Clock>, now_ms: u64);
+    /// A page of history: entries of the channel's stream, at least one, the newest first.
+    fn page(&mut self, read: PageRead, entries: &[Value<'_>]);
+    /// Redis keeps nothing where a page was to be; clock and time were asked after that.
+    fn empty_page(&mut self, read: PageRead, clock: Option<Clock>, now_ms: u64);
     /// Redis does not tell a page, or the newest id.
     fn history_refused(&mut self, read: Option<PageRead>, error: &[u8]);
     /// Redis does not let us load the function that publishes events to be kept.

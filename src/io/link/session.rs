@@ -357,7 +357,8 @@ impl Session {
             },
             (Sent::Unsubscribe { .. }, Some(_)) => {}
             (Sent::History(asked), _) => {
-                history::settle(asked, reply, &mut self.queue_error, upstream);
+                let (error, commands) = (&mut self.queue_error, &mut self.commands);
+                history::settle(asked, reply, error, commands, upstream);
             }
             (Sent::Subscribe { .. } | Sent::SubscribeProbe | Sent::Unsubscribe { .. }, None) => {
                 return Err(LinkError::OutOfStep);

@@ -58,9 +58,12 @@ impl Upstream for Told {
         self.history.push(format!("clock {clock:?} at {now_ms}"));
     }
 
-    fn page(&mut self, read: PageRead, entries: &[Value<'_>], _: Option<Clock>, now_ms: u64) {
-        let newest = read.newest;
-        self.history.push(format!("{} entries from {newest} at {now_ms}", entries.len()));
+    fn page(&mut self, read: PageRead, entries: &[Value<'_>]) {
+        self.history.push(format!("{} entries from {}", entries.len(), read.newest));
+    }
+
+    fn empty_page(&mut self, read: PageRead, clock: Option<Clock>, now_ms: u64) {
+        self.history.push(format!("none from {}, clock {clock:?} at {now_ms}", read.newest));
     }
 
     fn history_refused(&mut self, _: Option<PageRead>, error: &[u8]) {
@@ -322,22 +325,32 @@ fn answers_about_history_are_told_apart_and_so_are_the_reasons_of_failed_ones() 
     let mut world = World::new();
     world.link.read_clock();
     let newest = "7-3".parse_id();
-    world.link.read_page(PageRead { channel: ChannelId(4), newest, events: 9 }, b"news");
-    world.link.read_page(PageRead { channel: ChannelId(5), newest, events: 9 }, b"other");
+    for (number, name) in (4..).zip(["full", "empty", "forbidden"]) {
+        let read = PageRead { channel: ChannelId(number), newest, events: 9 };
+        world.link.read_page(read, name.as_bytes());
+    }
     world.link.flush(world.now, &world.reactor, &mut world.told);
-    world.hears("corecast:{other}");
+    world.hears("corecast:{forbidden}");
     let entry =
         "*1\r\n*2\r\n$3\r\n7-3\r\n*4\r\n$5\r\nsince\r\n$3\r\n1-0\r\n$3\r\nttl\r\n$1\r\n9\r\n";
     let time = "*2\r\n$1\r\n8\r\n$4\r\n5999\r\n";
     let queued = "+OK\r\n+QUEUED\r\n+QUEUED\r\n";
     world.answers(&format!("{queued}*2\r\n{entry}{time}"));
-    world.answers(&format!("{queued}+QUEUED\r\n*3\r\n*0\r\n{entry}{time}"));
-    world.answers("+OK\r\n-NOPERM no\r\n+QUEUED\r\n+QUEUED\r\n-EXECABORT discarded\r\n");
+    world.answers(entry);
+    // The clock is asked for behind what was asked before.
+    world.answers("*0\r\n-NOPERM no\r\n");
+    world.link.flush(world.now, &world.reactor, &mut world.told);
+    world.hears("EXEC");
+    world.answers(&format!("{queued}*2\r\n{entry}{time}"));
+    world.link.read_clock();
+    world.answers("+OK\r\n-NOPERM clock\r\n+QUEUED\r\n-EXECABORT discarded\r\n");
     let clock = Clock { newest, since: "1-0".parse_id(), ttl_ms: 9 };
     let expected = [
         format!("clock {:?} at 8005", Some(clock)),
-        "0 entries from 7-3 at 8005".to_owned(),
+        "1 entries from 7-3".to_owned(),
         "NOPERM no".to_owned(),
+        format!("none from 7-3, clock {:?} at 8005", Some(clock)),
+        "NOPERM clock".to_owned(),
     ];
     assert_eq!(world.told.history, expected);
 }

@@ -58,7 +58,7 @@ fn run_floor(
     subject.pids = if server.pids.is_empty() { Vec::new() } else { vec![floor.pid()] };
     if let Load::Publish(publication) = &mut subject.load {
         let channel = Template::new(FLOOR_CHANNEL);
-        publication.sink = Sink::Redis { server: floor.redis.clone(), channel };
+        publication.sink = Sink::Redis { server: floor.redis.clone(), channel, history: None };
     }
     round::run(options, &subject, progress)
 }

@@ -16,6 +16,7 @@ use rustix::event::epoll::{self, CreateFlags, Event as Readiness, EventData, Eve
 
 use super::message::Stamp;
 use super::pace::Pace;
+use super::past::{Past, Position};
 use super::response::{Data, Phase};
 use super::score::{self, Failure, Live, Tally};
 use super::sequence::{Arrival, Missing, Sequences};
@@ -34,6 +35,8 @@ pub(super) struct Plan {
     pub(super) channels: u32,
     /// `None`: any test's messages count, from any on.
     pub(super) expectation: Option<Expectation>,
+    /// What the streams come back to; `None`: they are new.
+    pub(super) past: Option<Arc<Past>>,
     /// Streams that stay when all others disconnect, spread evenly over all.
     pub(super) keep: Option<u32>,
     pub(super) timeout: Duration,
@@ -93,6 +96,11 @@ impl Plan {
         expectation.is_some_and(|expectation| sequence >= expectation.count(channel))
     }
 
+    /// Where a stream comes back.
+    fn position(&self, stream: u32) -> Option<Position> {
+        self.past.as_ref()?.position(stream, stream % self.channels)
+    }
+
     /// Whether a stream stays when others disconnect.
     fn stays(&self, stream: u32) -> bool {
         let Some(keep) = self.keep else { return true };
@@ -139,8 +147,14 @@ enum Slot {
 impl Crowd {
     fn new(plan: Arc<Plan>, share: Share, live: Arc<Live>) -> io::Result<Self> {
         let count = usize::try_from(share.streams).unwrap_or(usize::MAX);
+        let next = |stream| plan.position(stream).map(|position| position.next);
+        let starts: Option<Vec<u32>> = (share.first..).take(count).map(next).collect();
+        let sequences = match starts {
+            Some(starts) if plan.past.is_some() => Sequences::starting_at(starts),
+            _ => Sequences::new(count, plan.expectation.is_none()),
+        };
         Ok(Self {
-            sequences: Sequences::new(count, plan.expectation.is_none()),
+            sequences,
             plan,
             first: share.first,
             live,
@@ -222,7 +236,8 @@ impl Crowd {
             if !flags.contains(EventFlags::OUT) {
                 return;
             }
-            let request = self.plan.target.stream_request(self.channel(slot));
+            let last = self.plan.position(self.first + slot).map(|position| position.id);
+            let request = self.plan.target.stream_request(self.channel(slot), last);
             match socket::send(raw::borrow(fd), &request) {
                 Ok(sent) if sent == request.len() => {}
                 _ => return self.fail(slot, Failure::Closed),
@@ -306,7 +321,7 @@ impl Crowd {
         let channel = self.channel(slot);
         if self.plan.is_closing(channel, stamp.sequence) {
             self.tally.closing.saturating_record(latency_us);
-        } else {
+        } else if self.plan.past.is_none() {
             let turn = u64::from(stamp.sequence) * u64::from(self.plan.channels);
             self.tally.record_latency(turn + u64::from(channel), latency_us);
         }
@@ -316,7 +331,8 @@ impl Crowd {
         let since_ns = self.opening.remove(&slot).unwrap_or(now_ns);
         self.tally.opening.saturating_record(now_ns.saturating_sub(since_ns) / 1000);
         self.tally.opened += 1;
-        let expected = u64::from(self.expected(slot).unwrap_or(0));
+        let next = self.plan.position(self.first + slot).map_or(0, |position| position.next);
+        let expected = u64::from(self.expected(slot).unwrap_or(0).saturating_sub(next));
         self.tally.expected += expected;
         score::add(&self.live.expected, expected);
         score::add(&self.live.opened, 1);

@@ -4,7 +4,7 @@
 //! main thread takes them through one test ([`round`]), or through several of the server and of the
 //! [`floor`] in turn ([`comparison`]). Everything that decides something is a pure function: what a
 //! stream has missed ([`sequence`]), when a message is due ([`schedule`]), what a response says
-//! ([`response`]), how sure a ratio is ([`statistics`]).
+//! ([`response`]), where it comes back to ([`past`]), how sure a ratio is ([`statistics`]).
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -20,6 +20,7 @@ mod message;
 mod observer;
 pub mod options;
 mod pace;
+mod past;
 mod progress;
 mod publisher;
 mod redis_link;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::schedule::Schedule;
 use super::target::{Target, Template};
 use crate::ground::config::RedisAddress;
+use crate::process::publish::HistoryOptions;
 
 #[derive(Clone, Debug)]
 pub struct BenchOptions {
@@ -19,6 +20,10 @@ pub struct BenchOptions {
     /// Threads that hold the streams; `None`: as many as descriptors and cores ask for.
     pub threads: Option<usize>,
     pub opening: Opening,
+    /// Streams come back to events of their channels' histories, all of which they get first.
+    ///
+    /// Invariant: the load publishes to a Redis, nothing but closing messages.
+    pub resumes: bool,
     /// Silence between the last stream that opens and the first message.
     pub idle: Duration,
     pub load: Load,
@@ -106,7 +111,12 @@ pub struct Closing {
 /// Where messages are published.
 #[derive(Clone, Debug)]
 pub enum Sink {
-    Redis { server: RedisAddress, channel: Template },
+    Redis {
+        server: RedisAddress,
+        channel: Template,
+        /// `None`: a plain PUBLISH.
+        history: Option<HistoryOptions>,
+    },
     Http(Box<Posting>),
 }
 

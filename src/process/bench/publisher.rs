@@ -10,9 +10,9 @@ use socket2::Socket;
 use super::draw::{Draw, Message};
 use super::message::Stamp;
 use super::options::{Publication, Sink};
-use super::redis_link;
 use super::schedule::Schedule;
 use super::score::Live;
+use super::{past, redis_link};
 use crate::ground::limits::LINK_DEADLINE;
 use crate::sys::clock;
 use crate::sys::socket::{self, Received};
@@ -56,6 +56,9 @@ impl Publishers {
         live: &Arc<Live>,
         draw: impl Fn(u32) -> Draw,
     ) -> io::Result<Self> {
+        if let Sink::Redis { server, history: Some(_), .. } = &publication.sink {
+            past::load_function(server)?;
+        }
         let sockets: Vec<Socket> = (0..publication.connections)
             .map(|_| connect(&publication.sink))
             .collect::<io::Result<_>>()?;

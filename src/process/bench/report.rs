@@ -1,5 +1,6 @@
 //! The result of a test: figures, as a table or as JSON.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use hdrhistogram::Histogram;
@@ -20,11 +21,24 @@ pub(super) struct Report {
     pub(super) threads: usize,
     /// Time until the last stream had opened or failed.
     pub(super) open_ns: u64,
+    /// If the streams came back to history.
+    pub(super) resumption: Option<Resumption>,
     pub(super) load: Load,
     pub(super) published: Option<Published>,
     pub(super) server: Option<ServerUsage>,
     pub(super) tally: Tally,
     pub(super) warnings: Vec<String>,
+}
+
+/// How streams that came back got what they had missed.
+#[derive(Debug)]
+pub(super) struct Resumption {
+    /// Events that all of them had missed together.
+    pub(super) events: u64,
+    /// From the first packet until the last stream had them.
+    pub(super) time_ns: u64,
+    /// What Redis has executed meanwhile, by command.
+    pub(super) calls: BTreeMap<String, u64>,
 }
 
 /// The server's processes at several moments.
@@ -76,7 +90,8 @@ impl Report {
 
     /// From the moment the first message was due, or received where nothing was published.
     pub(super) fn deliveries_per_second(&self) -> f64 {
-        let start_ns = self.published.map(|published| published.start_ns).or(self.tally.first_ns);
+        let published = self.published.filter(|_| self.resumption.is_none());
+        let start_ns = published.map(|published| published.start_ns).or(self.tally.first_ns);
         let (Some(start_ns), Some(last_ns)) = (start_ns, self.tally.last_ns) else { return 0.0 };
         per_second(self.tally.delivered, last_ns.saturating_sub(start_ns))
     }
@@ -94,7 +109,12 @@ impl Report {
 
     pub(super) fn cost_per_delivery(&self) -> Option<Cost> {
         let server = self.server?;
-        Some(Cost::of(server.idle, server.end, self.tally.delivered))
+        let delivered = match self.resumption {
+            // Everything else was delivered before.
+            Some(_) => self.tally.closing.len(),
+            None => self.tally.delivered,
+        };
+        Some(Cost::of(server.idle, server.end, delivered))
     }
 
     /// The figures that a comparison is about.
@@ -199,6 +219,11 @@ impl Report {
                 "per_second": self.opened_per_second(),
                 "opening_ms": quantiles(&tally.opening),
             },
+            "resumption": self.resumption.as_ref().map(|resumption| json!({
+                "events": resumption.events,
+                "seconds": resumption.time_ns as f64 / 1e9,
+                "redis_calls": resumption.calls,
+            })),
             "messages": self.messages_json(),
             "deliveries": {
                 "expected": tally.expected,
@@ -307,6 +332,13 @@ impl fmt::Display for Report {
             tally.ended
         )?;
         writeln!(f, "  opening     {}", Quantiles(&tally.opening))?;
+        if let Some(Resumption { events, time_ns, calls }) = &self.resumption {
+            let seconds = *time_ns as f64 / 1e9;
+            let calls: Vec<String> =
+                calls.iter().map(|(command, count)| format!("{count} x {command}")).collect();
+            writeln!(f, "  resumed     {events} events after {seconds:.2} s")?;
+            writeln!(f, "  Redis did   {}", calls.join(", "))?;
+        }
         if let (Load::Publish(publication), Some(published)) = (&self.load, self.published) {
             let seconds = published.end_ns.saturating_sub(published.start_ns) as f64 / 1e9;
             let (messages, bytes) = (publication.messages, publication.bytes);

@@ -1,5 +1,6 @@
 //! One test of one server: open the streams, let them be idle, publish, wait, add up.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -15,9 +16,10 @@ use super::draw::{self, Draw};
 use super::observer::{HostTime, Usage};
 use super::options::{Aftermath, BenchOptions, Load, Publication, Sink};
 use super::pace::Pace;
+use super::past::{self, Past};
 use super::progress::Progress;
 use super::publisher::{Published, Publishers};
-use super::report::{Later, Report, ServerUsage};
+use super::report::{Later, Report, Resumption, ServerUsage};
 use super::schedule::Schedule;
 use super::score::{Live, Tally};
 use super::sources::Sources;
@@ -41,6 +43,7 @@ pub(super) enum BenchError {
     /// A process of the server is not there.
     Observe(Vec<u32>),
     Publish(Box<Sink>, io::Error),
+    Past(io::Error),
     Thread(io::Error),
     Floor(io::Error),
 }
@@ -65,6 +68,9 @@ struct Round<'a> {
     token: u32,
     /// Messages of each channel, if they are known.
     counts: Arc<Vec<u32>>,
+    past: Option<Arc<Past>>,
+    /// What Redis had executed before the first stream, by command.
+    calls: BTreeMap<String, u64>,
     start_ns: u64,
     before: Option<Usage>,
     descriptors: usize,
@@ -76,13 +82,16 @@ impl<'a> Round<'a> {
         let address =
             target.resolve().map_err(|error| BenchError::Resolve(target.clone(), error))?;
         let before = observe(subject)?;
-        let token = fastrand::u32(..);
-        let counts = match &subject.load {
-            Load::Publish(publication) => draw::counts(publication, token, options.channels),
-            Load::Listen(_) => Vec::new(),
+        let past = read_past(options, subject)?;
+        let token = past.as_ref().map_or_else(|| fastrand::u32(..), |past| past.token);
+        let counts = match (&past, &subject.load) {
+            (Some(past), _) => past.counts(),
+            (None, Load::Publish(publication)) => {
+                draw::counts(publication, token, options.channels)
+            }
+            (None, Load::Listen(_)) => Vec::new(),
         };
         let descriptors = Descriptors::find();
-        let start_ns = clock::monotonic_ns();
         let mut round = Self {
             options,
             subject,
@@ -90,14 +99,16 @@ impl<'a> Round<'a> {
             crowds: Vec::new(),
             token,
             counts: Arc::new(counts),
-            start_ns,
+            calls: calls(past.is_some(), subject)?,
+            past: past.map(Arc::new),
+            start_ns: clock::monotonic_ns(),
             before,
             descriptors: 0,
         };
         let threads = descriptors.threads(options);
         round.descriptors = descriptors.room(threads);
         let plan = Arc::new(round.plan(address));
-        for share in shares(options, threads, start_ns) {
+        for share in shares(options, threads, round.start_ns) {
             let (plan, live) = (Arc::clone(&plan), Arc::clone(&round.live));
             let is_private = descriptors.are_private;
             let builder = std::thread::Builder::new().name("streams".to_owned());
@@ -127,6 +138,7 @@ impl<'a> Round<'a> {
             streams: self.options.streams,
             channels: self.options.channels,
             expectation,
+            past: self.past.clone(),
             keep: self.options.aftermath.keep,
             timeout: self.options.opening.timeout,
             sources: Sources::of_streams_to(address.ip()),
@@ -136,6 +148,7 @@ impl<'a> Round<'a> {
     fn finish(mut self, progress: &mut Progress) -> Result<Report, BenchError> {
         self.wait_open(progress)?;
         let open_ns = clock::monotonic_ns() - self.start_ns;
+        let resumption = self.past.is_some().then(|| self.wait_resumed(progress)).transpose()?;
         let opened = observe(self.subject)?;
         clock::pause(self.options.idle);
         let idle = observe(self.subject)?;
@@ -172,6 +185,7 @@ impl<'a> Round<'a> {
             streams: self.options.streams,
             threads,
             open_ns,
+            resumption,
             load: self.subject.load.clone(),
             published,
             server,
@@ -257,6 +271,39 @@ impl<'a> Round<'a> {
         }
     }
 
+    /// Waits until every stream has what it has missed.
+    fn wait_resumed(&self, progress: &mut Progress) -> Result<Resumption, BenchError> {
+        // The rest is a closing message for each stream.
+        let missed = || read(&self.live.expected).saturating_sub(read(&self.live.opened));
+        self.wait_settled(missed, progress)?;
+        let time_ns = clock::monotonic_ns() - self.start_ns;
+        let mut calls = calls(true, self.subject)?;
+        for (command, count) in &mut calls {
+            *count -= self.calls.get(command).copied().unwrap_or(0).min(*count);
+        }
+        calls.retain(|command, count| *count > 0 && command != "info");
+        Ok(Resumption { events: missed(), time_ns, calls })
+    }
+
+    /// Waits until so many messages are received, or nothing is received any more.
+    fn wait_settled(
+        &self,
+        wanted: impl Fn() -> u64,
+        progress: &mut Progress,
+    ) -> Result<(), BenchError> {
+        let (mut settled, mut since_ns) = (self.settled(), clock::monotonic_ns());
+        while settled < wanted() {
+            self.wait_for_more(progress)?;
+            let now_ns = clock::monotonic_ns();
+            if self.settled() != settled {
+                (settled, since_ns) = (self.settled(), now_ns);
+            } else if Duration::from_nanos(now_ns - since_ns) >= self.options.patience {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Publishes, and waits until all is received or nothing is received any more.
     fn publish(
         &self,
@@ -274,16 +321,7 @@ impl<'a> Round<'a> {
             let closed = self.run_publishers(publication, schedule, last, progress)?;
             published.late_ns = published.late_ns.max(closed.late_ns);
         }
-        let (mut settled, mut since_ns) = (self.settled(), clock::monotonic_ns());
-        while settled < read(&self.live.expected) {
-            self.wait_for_more(progress)?;
-            let now_ns = clock::monotonic_ns();
-            if self.settled() != settled {
-                (settled, since_ns) = (self.settled(), now_ns);
-            } else if Duration::from_nanos(now_ns - since_ns) >= self.options.patience {
-                break;
-            }
-        }
+        self.wait_settled(|| read(&self.live.expected), progress)?;
         Ok(published)
     }
 
@@ -414,6 +452,28 @@ fn shares(options: &BenchOptions, threads: usize, start_ns: u64) -> Vec<Share> {
         .collect()
 }
 
+/// What the streams come back to, if they do.
+fn read_past(options: &BenchOptions, subject: &Subject) -> Result<Option<Past>, BenchError> {
+    match &subject.load {
+        Load::Publish(Publication { sink: Sink::Redis { server, channel, .. }, .. })
+            if options.resumes =>
+        {
+            Past::read(server, channel, options.channels).map(Some).map_err(BenchError::Past)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// How often Redis has executed each command, if that matters.
+fn calls(matters: bool, subject: &Subject) -> Result<BTreeMap<String, u64>, BenchError> {
+    match &subject.load {
+        Load::Publish(Publication { sink: Sink::Redis { server, .. }, .. }) if matters => {
+            past::calls(server).map_err(BenchError::Past)
+        }
+        _ => Ok(BTreeMap::new()),
+    }
+}
+
 fn observe(subject: &Subject) -> Result<Option<Usage>, BenchError> {
     if subject.pids.is_empty() {
         return Ok(None);
@@ -448,6 +508,7 @@ impl fmt::Display for BenchError {
                     write!(f, "cannot publish at {}: {error}", posting.target)
                 }
             },
+            Self::Past(error) => write!(f, "cannot come back to history: {error}"),
             Self::Thread(error) => write!(f, "a thread failed: {error}"),
             Self::Floor(error) => write!(f, "the floor did not start: {error}"),
         }

@@ -57,12 +57,12 @@ impl Sequences {
     /// Streams that begin with number 0 or, if `begins_anywhere`, with whatever comes first.
     pub(super) fn new(streams: usize, begins_anywhere: bool) -> Self {
         let first = if begins_anywhere { UNKNOWN } else { 0 };
-        Self {
-            next: vec![first; streams],
-            gaps: HashMap::new(),
-            told: HashSet::new(),
-            begins_anywhere,
-        }
+        Self { begins_anywhere, ..Self::starting_at(vec![first; streams]) }
+    }
+
+    /// Streams that begin with these numbers.
+    pub(super) fn starting_at(next: Vec<u32>) -> Self {
+        Self { next, gaps: HashMap::new(), told: HashSet::new(), begins_anywhere: false }
     }
 
     pub(super) fn arrive(&mut self, stream: u32, number: u32) -> Arrival {

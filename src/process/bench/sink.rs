@@ -3,8 +3,10 @@
 use memchr::memmem;
 
 use super::options::Sink;
+use crate::bytes::history::{Call, Publication, encode_publication};
 use crate::bytes::resp::encode_command;
 use crate::ground::limits::RESP_LINE_BYTES_MAX;
+use crate::process::publish::HistoryOptions;
 
 /// Answers that have arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,9 +28,17 @@ impl Sink {
     /// Appends what publishes a message.
     pub(super) fn encode(&self, channel: u32, payload: &[u8], output: &mut Vec<u8>) {
         match self {
-            Self::Redis { channel: template, .. } => {
+            Self::Redis { channel: template, history, .. } => {
                 let name = template.text(channel);
-                encode_command(&[b"PUBLISH", name.as_bytes(), payload], output);
+                let channel = name.as_bytes();
+                match *history {
+                    None => encode_command(&[b"PUBLISH", channel, payload], output),
+                    Some(HistoryOptions { kept, ttl_ms }) => {
+                        let publication =
+                            Publication { channel, kept, ttl_ms, payload, event: b"" };
+                        encode_publication(Call::Function, &publication, output);
+                    }
+                }
             }
             Self::Http(posting) => {
                 let (before, behind) = (&posting.body.before, &posting.body.behind);
@@ -63,13 +73,18 @@ impl Sink {
     }
 }
 
-/// The length of an answer to PUBLISH, and whether the connection ends with it.
+/// The length of an answer to PUBLISH (a number) or FCALL (an id), and whether the connection ends
+/// with it.
 fn redis_answer(input: &[u8]) -> Result<Option<(usize, bool)>, String> {
     let Some(end) = memmem::find(input, b"\r\n") else {
         return if input.len() > RESP_LINE_BYTES_MAX { Err(shown(input)) } else { Ok(None) };
     };
     match input.first() {
         Some(b':') => Ok(Some((end + 2, false))),
+        Some(b'$') => {
+            let rest = input.get(end + 2..).unwrap_or_default();
+            Ok(memmem::find(rest, b"\r\n").map(|id_end| (end + 2 + id_end + 2, false)))
+        }
         _ => Err(shown(input.get(..end).unwrap_or_default())),
     }
 }
@@ -120,7 +135,7 @@ mod tests {
         let endpoint = RedisEndpoint::Tcp { host: "127.0.0.1".to_owned(), port: 6379 };
         let server =
             RedisAddress { endpoint, username: None, password: None, database: 0, tls: None };
-        Sink::Redis { server, channel: Template::new("a-{n}") }
+        Sink::Redis { server, channel: Template::new("a-{n}"), history: None }
     }
 
     fn http() -> Sink {
@@ -148,6 +163,12 @@ mod tests {
         check(&redis(), ":0\r\n:12\r\n:", Ok(2));
         check(&redis(), ":0\r\n-NOPERM no\r\n", Err("NOPERM no"));
         check(&redis(), "+OK\r\n", Err("+OK"));
+    }
+
+    #[test]
+    fn redis_answers_with_an_id() {
+        check(&redis(), "$3\r\n7-0\r\n$4\r\n70-1\r\n$3\r\n8-", Ok(2));
+        check(&redis(), "$3\r\n7-0\r\n-ERR no\r\n", Err("ERR no"));
     }
 
     #[test]

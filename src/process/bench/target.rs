@@ -5,6 +5,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use percent_encoding::percent_decode_str;
 
+use crate::bytes::history::EventId;
+
 /// A text in which `{n}` stands for the number of a channel, `{nnn}` for one of three digits or
 /// more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,12 +107,14 @@ impl Target {
         (self.host.as_str(), self.port).to_socket_addrs()?.next().ok_or_else(no_address)
     }
 
-    /// The request of a stream of channel `number`, as a browser's EventSource sends it.
+    /// The request of a stream of channel `number`, as a browser's EventSource sends it: that of one
+    /// that comes back has the id of the last event it had.
     #[must_use]
-    pub fn stream_request(&self, number: u32) -> Vec<u8> {
+    pub fn stream_request(&self, number: u32, last: Option<EventId>) -> Vec<u8> {
+        let last = last.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
         format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n\
-             Cache-Control: no-cache\r\n\r\n",
+             Cache-Control: no-cache\r\n{last}\r\n",
             self.path.text(number),
             self.authority
         )
@@ -189,9 +193,12 @@ mod tests {
     fn the_number_of_the_channel_stands_in_the_path() {
         let target = Target::parse("http://h:1/events/a-{n}/{n}").unwrap();
         assert!(target.has_number());
-        let request = String::from_utf8(target.stream_request(12)).unwrap();
+        let request = String::from_utf8(target.stream_request(12, None)).unwrap();
         assert!(request.starts_with("GET /events/a-12/12 HTTP/1.1\r\nHost: h:1\r\n"), "{request}");
-        assert!(request.ends_with("\r\n\r\n"));
+        assert!(request.ends_with("no-cache\r\n\r\n"));
+        let last = EventId { ms: 7, seq: 1 };
+        let request = String::from_utf8(target.stream_request(12, Some(last))).unwrap();
+        assert!(request.ends_with("no-cache\r\nLast-Event-ID: 7-1\r\n\r\n"));
         assert_eq!(target.default_channel().unwrap().text(3), "a-3/3");
         let other = target.at("127.0.0.1:9".parse().unwrap());
         assert_eq!(other.to_string(), "http://127.0.0.1:9/events/a-{n}/{n}");

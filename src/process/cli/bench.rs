@@ -15,6 +15,7 @@ use crate::process::bench::options::{
 };
 use crate::process::bench::schedule::Schedule;
 use crate::process::bench::target::{Target, Template};
+use crate::process::publish::HistoryOptions;
 use crate::sys::host;
 
 /// The placeholder of a channel's number, as help shows it. clap makes a line end of it, unless
@@ -58,6 +59,12 @@ pub(super) struct BenchArguments {
     #[arg(long, value_name = "N", help_heading = STREAMS)]
     #[arg(value_parser = values::number(1usize, 1024))]
     pub(super) threads: Option<usize>,
+    /// Streams come back, each with the id of a random event of its channel's history, which an
+    /// earlier bench with --streams 0 has published; once they have what they missed, one message
+    /// is published to each channel
+    #[arg(long, help_heading = STREAMS, requires = "history")]
+    #[arg(conflicts_with_all = ["messages", "rate", "burst", "order", "compare_floor"])]
+    pub(super) resume: bool,
 
     /// Messages to publish, over all channels
     #[arg(long, value_name = "N", help_heading = MESSAGES, default_value = "20")]
@@ -97,6 +104,12 @@ pub(super) struct BenchArguments {
                           path below /events/]"))]
     #[arg(conflicts_with_all = ["publish_url", "listen_only"])]
     pub(super) channel: Option<String>,
+    /// Publish by FCALL corecast_publish, which keeps the N newest messages of each channel, and for
+    /// ten minutes; the server should have the same --history
+    #[arg(long, value_name = "N", help_heading = MESSAGES)]
+    #[arg(value_parser = values::number(1, values::HISTORY_EVENTS_MAX))]
+    #[arg(conflicts_with_all = ["publish_url", "listen_only"])]
+    pub(super) history: Option<usize>,
     /// Publish by POST to this URL, the message being the body, and not through Redis
     #[arg(long, value_name = "URL", help_heading = MESSAGES, value_parser = Target::parse)]
     #[arg(conflicts_with = "listen_only")]
@@ -190,6 +203,7 @@ impl BenchArguments {
             channels,
             threads: self.threads,
             opening,
+            resumes: self.resume,
             idle: self.idle,
             patience: self.patience,
             server_pids: self.server_pids.clone(),
@@ -241,14 +255,16 @@ impl BenchArguments {
             return Ok(Load::Listen(duration));
         }
         let schedule = Schedule { interval: self.rate.0, burst: self.burst };
-        let (messages, bytes, connections) = (self.messages, self.bytes, self.publishers);
+        let (bytes, connections) = (self.bytes, self.publishers);
         if connections > channels {
             return Err(format!(
                 "--publishers \"{connections}\": expected at most {channels}, one for each channel"
             ));
         }
         let interval = Duration::from_secs(1) / self.closing_rate;
-        let closing = self.closing_after.map(|after| Closing { after, interval });
+        let closing_after = self.closing_after.or_else(|| self.resume.then_some(Duration::ZERO));
+        let closing = closing_after.map(|after| Closing { after, interval });
+        let messages = if self.resume { 0 } else { self.messages };
         let choice = self.order;
         let sink = self.sink(channels)?;
         let publication =
@@ -271,8 +287,10 @@ impl BenchArguments {
                      below /events/ tells",
                 )?;
                 let has_number = channel.has_number();
+                let history =
+                    self.history.map(|kept| HistoryOptions { kept, ttl_ms: HISTORY_TTL_MS });
                 let server = redis::server_or_broker(self.redis)?;
-                (Sink::Redis { server, channel }, "--channel", has_number)
+                (Sink::Redis { server, channel, history }, "--channel", has_number)
             }
         };
         if has_number != self.url.has_number() && (channels > 1 || has_number) {
@@ -292,6 +310,9 @@ impl FloorArguments {
         })
     }
 }
+
+/// The server's default.
+const HISTORY_TTL_MS: u64 = 600_000;
 
 const STREAMS: &str = "Streams";
 const MESSAGES: &str = "Messages";
@@ -324,6 +345,12 @@ Examples:
   corecast bench 'http://127.0.0.1:8080/events/bench-",
     n!(),
     "' --streams 10000 --channels 100
+  corecast bench 'http://127.0.0.1:8080/events/bench-",
+    n!(),
+    "' --streams 0 --channels 100 --messages 5000 --history 50
+  corecast bench 'http://127.0.0.1:8080/events/bench-",
+    n!(),
+    "' --streams 10000 --channels 100 --resume --history 50
   corecast bench http://127.0.0.1:8080/events/bench --streams 10000 --burst 20 --compare-floor 5
   corecast bench http://127.0.0.1:8081/sub --publish-url http://127.0.0.1:8081/pub"
 );

@@ -612,7 +612,9 @@ fn bench_takes_a_url_and_a_load() {
     let Load::Publish(publication) = &options.load else { panic!("{options:?}") };
     assert_eq!((publication.messages, publication.bytes), (20, 200));
     assert_eq!(publication.schedule.interval, Some(Duration::from_millis(100)));
-    let Sink::Redis { server, channel } = &publication.sink else { panic!("{publication:?}") };
+    let Sink::Redis { server, channel, history: None } = &publication.sink else {
+        panic!("{publication:?}")
+    };
     assert_eq!((server.endpoint.to_string().as_str(), channel.text(0).as_str()), ("h:7", "a b"));
 
     let options = bench("bench http://h/{n} --channel c-{n} --streams 9 --rate max --burst 3");
@@ -631,4 +633,10 @@ fn bench_takes_a_url_and_a_load() {
     let options = bench("bench http://h/x --listen-only 2s --server-pid 1 --server-pid 2");
     assert!(matches!(options.load, Load::Listen(time) if time == Duration::from_secs(2)));
     assert_eq!(options.server_pids, [1, 2]);
+
+    let options = bench("bench http://h/events/{n} --resume --history 50");
+    let Load::Publish(publication) = &options.load else { panic!("{options:?}") };
+    let Sink::Redis { history, .. } = &publication.sink else { panic!("{publication:?}") };
+    assert_eq!(*history, Some(HistoryOptions { kept: 50, ttl_ms: 600_000 }));
+    assert!(options.resumes && publication.messages == 0 && publication.closing.is_some());
 }

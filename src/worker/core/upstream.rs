@@ -177,16 +177,20 @@ impl Upstream for Core {
         self.streams.tell_clock(clock);
     }
 
-    fn page(&mut self, read: PageRead, entries: &[Value<'_>], clock: Option<Clock>, now_ms: u64) {
+    fn page(&mut self, read: PageRead, entries: &[Value<'_>]) {
         let mut page = Vec::with_capacity(entries.len());
         for entry in entries {
             // What is no event of ours ends what can be told of the channel.
             let Some(envelope) = Envelope::from_entry(entry) else { break };
             page.push(self.keep(read.channel, &envelope));
         }
+        self.streams.read_page(read, page, read.newest);
+    }
+
+    fn empty_page(&mut self, read: PageRead, clock: Option<Clock>, now_ms: u64) {
         // Without a clock nothing is known of what was forgotten.
         let expired = clock.map_or(read.newest, |clock| clock.expired(now_ms));
-        self.streams.read_page(read, page, expired);
+        self.streams.read_page(read, Vec::new(), expired);
     }
 
     fn history_refused(&mut self, read: Option<PageRead>, error: &[u8]) {
