@@ -67,8 +67,8 @@
 //! # Life of a stream that comes back
 //!
 //! Where events are kept (`--history`), publishing appends to a Redis stream and publishes in one
-//! step, with an id from one clock for all channels ([`bytes::history`]). Redis executes one command
-//! after the other, so one id tells how far a worker has come on all its channels; streams begin
+//! step, with an id from one clock for all channels ([`bytes::history`]). Redis executes one
+//! command after the other, so one id tells how far a worker has come on all its channels; streams begin
 //! with it, and heartbeats repeat it. A stream that returns with the id of its last event takes what
 //! it missed from the channels' recent events ([`state::recent`]), which are read back from Redis as
 //! deep as somebody needs them, once for all who do, and joins its channels when nothing is missing

@@ -107,8 +107,8 @@ impl Target {
         (self.host.as_str(), self.port).to_socket_addrs()?.next().ok_or_else(no_address)
     }
 
-    /// The request of a stream of channel `number`, as a browser's EventSource sends it: that of one
-    /// that comes back has the id of the last event it had.
+    /// The request of a stream of channel `number`, as a browser's EventSource sends it: that of
+    /// one that comes back has the id of the last event it had.
     #[must_use]
     pub fn stream_request(&self, number: u32, last: Option<EventId>) -> Vec<u8> {
         let last = last.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
