@@ -68,12 +68,12 @@
 //!
 //! Where events are kept (`--history`), publishing appends to a Redis stream and publishes in one
 //! step, with an id from one clock for all channels ([`bytes::history`]). Redis executes one
-//! command after the other, so one id tells how far a worker has come on all its channels; streams begin
-//! with it, and heartbeats repeat it. A stream that returns with the id of its last event takes what
-//! it missed from the channels' recent events ([`state::recent`]), which are read back from Redis as
-//! deep as somebody needs them, once for all who do, and joins its channels when nothing is missing
-//! ([`state::streams`]). Every event names the one before it, so a hole shows. A lost link is
-//! repaired the same way, before anything newer is passed on.
+//! command after the other, so one id tells how far a worker has come on all its channels; streams
+//! begin with it, and heartbeats repeat it. A stream that returns with the id of its last event
+//! takes what it missed from the channels' recent events ([`state::recent`]), which are read back
+//! from Redis as deep as somebody needs them, once for all who do, and joins its channels when
+//! nothing is missing ([`state::streams`]). Every event names the one before it, so a hole shows. A
+//! lost link is repaired the same way, before anything newer is passed on.
 //!
 //! # What must hold
 //!

@@ -104,8 +104,8 @@ pub(super) struct BenchArguments {
                           path below /events/]"))]
     #[arg(conflicts_with_all = ["publish_url", "listen_only"])]
     pub(super) channel: Option<String>,
-    /// Publish by FCALL corecast_publish, which keeps the N newest messages of each channel, for ten
-    /// minutes; the server should have the same --history
+    /// Publish by FCALL corecast_publish, which keeps the N newest messages of each channel for
+    /// ten minutes; the server should have the same --history
     #[arg(long, value_name = "N", help_heading = MESSAGES)]
     #[arg(value_parser = values::number(1, values::HISTORY_EVENTS_MAX))]
     #[arg(conflicts_with_all = ["publish_url", "listen_only"])]
