@@ -62,6 +62,9 @@ struct World {
     next_fd: RawFd,
     tick: u32,
     seed: u64,
+    /// An event that is too large for any link, and how many links it has ended.
+    too_large: Option<EventId>,
+    links_ended: usize,
 }
 
 impl Redis {
@@ -104,6 +107,8 @@ impl World {
             next_fd: 10,
             tick: 0,
             seed,
+            too_large: None,
+            links_ended: 0,
         }
     }
 
@@ -172,6 +177,10 @@ impl World {
             match item {
                 Item::Acknowledged(id) => self.streams.acknowledge(id),
                 Item::Clock(clock) => self.streams.tell_clock(clock),
+                Item::Page(_, page, _) if page.iter().any(|k| Some(k.id) == self.too_large) => {
+                    self.links_ended += 1;
+                    self.link_down();
+                }
                 Item::Page(read, page, expired) => self.streams.read_page(read, page, expired),
                 Item::Message(channel, kept) => {
                     if let Some(id) = self.streams.find(format!("c{channel}").as_bytes()) {
@@ -350,4 +359,31 @@ fn with_all_events_kept_every_client_gets_all_of_them_and_no_reset() {
 fn with_few_events_kept_every_hole_is_told() {
     let (events, resets) = run(0..3_000, 3);
     assert!(events > 50_000 && resets > 100, "{events}, {resets}");
+}
+
+#[test]
+fn an_event_that_ends_every_link_is_not_read_again_and_again() {
+    let mut world = World::new(0, usize::MAX);
+    world.clients.push(Client {
+        channels: vec![0],
+        connection: None,
+        cursor: None,
+        excused: HashMap::new(),
+        resets: 0,
+        events: 0,
+    });
+    world.settle();
+    world.link_down();
+    (0..20).for_each(|_| world.redis.publish(0));
+    world.too_large = Some(world.redis.newest);
+    // What is read before it comes to the turn must not make it forgotten.
+    (0..20).for_each(|_| world.redis.publish(0));
+    for _ in 0..100 {
+        world.link_up();
+        world.deliver(usize::MAX);
+        world.pass_time(1);
+    }
+    world.settle();
+    assert!((1..=4).contains(&world.links_ended), "{} links", world.links_ended);
+    assert_eq!(world.clients[0].resets, 1);
 }
