@@ -1,5 +1,5 @@
-//! Streams of channels whose events are kept: whoever comes back gets exactly what was missed, or is
-//! told that it can't be had, whatever happened to Redis, to the link or to the server in between.
+//! Streams of channels whose events are kept: whoever comes back gets exactly what was missed, or
+//! is told that it can't be had, whatever happened to Redis, the link or the server in between.
 #![cfg(test)]
 
 mod support;
@@ -493,6 +493,10 @@ fn a_busy_redis_is_asked_again() {
     let mut fresh = server.open("/events/b");
     let mut returned = resume(&server, "/events?channel=a&channel=b", ids[0]);
     redis.client().command(&[b"SCRIPT", b"KILL"]);
+    eventually("it is free again", || {
+        let reply = redis.client().command(&[b"PING"]);
+        (!matches!(reply, Reply::Error(_))).then_some(())
+    });
     let freed = now();
     let last = publish_until_received(&mut publisher, "b", &mut fresh);
     tell_outage("a busy script, after its end", freed);

@@ -233,9 +233,10 @@ fn the_judge_notices_what_is_lost_repeated_late_or_foreign() {
             let (kind, rest) = word.split_at(1);
             let block = match kind {
                 "@" => format!("id: {rest}-0\n\n"),
-                "!" => format!(
-                    "event: stream-reset\ndata: {{\"reason\": \"r\", \"channels\": [\"c{rest}\"]}}\n\n"
-                ),
+                "!" => {
+                    let data = format!("{{\"reason\": \"r\", \"channels\": [\"c{rest}\"]}}");
+                    format!("event: stream-reset\ndata: {data}\n\n")
+                }
                 _ => {
                     let (ms, channel) = word.split_once('/').unwrap();
                     let data = payload(channel.parse().unwrap(), 1, 30);

@@ -256,7 +256,10 @@ impl System {
     }
 
     fn disturb(&mut self, index: usize, fault: LinkFault, ms: u64) -> bool {
-        let is_victim = |repair: &(Instant, Repair)| matches!(repair.1, Repair::Heal { proxy } if proxy == index);
+        let is_victim = |(_, repair): &(Instant, Repair)| match repair {
+            Repair::Heal { proxy } => *proxy == index,
+            _ => false,
+        };
         if self.repairs.iter().any(is_victim) {
             return false;
         }
