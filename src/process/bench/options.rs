@@ -69,6 +69,7 @@ pub struct Opening {
 }
 
 /// What happens once the streams are open.
+#[expect(clippy::large_enum_variant, reason = "there is one, and it is never moved about")]
 #[derive(Clone, Debug)]
 pub enum Load {
     Publish(Publication),
