@@ -9,7 +9,7 @@ use corecast::bytes::history;
 use serde_json::{Value, json};
 use support::clients::{chromium, node, python, scratch};
 use support::process::Process;
-use support::proxy::Proxy;
+use support::fault_proxy::FaultProxy;
 use support::redis::{Redis, Reply};
 use support::server::Server;
 use support::site::Site;
@@ -196,7 +196,7 @@ fn page_of_laravel_goes_on_after_a_restart() {
 /// The page's connection is cut, and what `publish` keeps meanwhile arrives once it is mended, by
 /// the browser's own Last-Event-ID: that of the stream's start first, then that of an event.
 fn check_missed_events_arrive(name: &str, server: &Server, publish: impl Fn(&str)) {
-    let proxy = Proxy::start(server.listener().tcp());
+    let proxy = FaultProxy::start(server.listener().tcp());
     let (listener, _) = Site::bind();
     // Listens to messages anyway, and a second listener would report them twice.
     let page = page("/events/news", "other", false);
@@ -204,11 +204,12 @@ fn check_missed_events_arrive(name: &str, server: &Server, publish: impl Fn(&str
     let message = |data: &str| json!(["message", data]);
     browser.expect(&json!(["open"]));
     for cut in 1..=2 {
+        proxy.refuse(true);
         proxy.cut();
         browser.expect(&json!(["error", CONNECTING]));
         let missed: Vec<String> = (1..=3).map(|number| format!("{cut}.{number}")).collect();
         missed.iter().for_each(|data| publish(data));
-        proxy.mend();
+        proxy.refuse(false);
         // Attempts before may have failed.
         let mut report = browser.site.next_report().unwrap();
         while report == json!(["error", CONNECTING]) {

@@ -15,7 +15,6 @@ pub(crate) mod http;
 pub(crate) mod kept;
 pub(crate) mod pair;
 pub(crate) mod process;
-pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod sentinel;
 pub(crate) mod server;

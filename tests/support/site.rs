@@ -2,14 +2,13 @@
 //! passed byte for byte to the server under test, as a reverse proxy on the same origin would.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
 use serde_json::Value;
 
 use super::clock::PATIENCE;
-use super::proxy::splice;
 
 pub(crate) struct Site {
     pub(crate) address: SocketAddr,
@@ -111,4 +110,11 @@ fn respond(socket: &mut TcpStream, content_type: &str, body: &str) -> io::Result
         )
         .as_bytes(),
     )
+}
+
+/// Copies until either side ends, and passes the end on.
+fn splice(mut from: TcpStream, mut to: TcpStream) {
+    let _ = io::copy(&mut from, &mut to);
+    let _ = to.shutdown(Shutdown::Both);
+    let _ = from.shutdown(Shutdown::Both);
 }
