@@ -182,10 +182,12 @@ impl Supervisor {
 
     fn start_worker(&self, setup: &Setup) -> io::Result<Life> {
         let name = format!("worker-{}", setup.id);
+        // More workers than cores compete: bound to a core that somebody else keeps busy, some would
+        // starve beside others that have time.
         let core = self
             .cores
             .get(usize::from(setup.id.0) % self.cores.len().max(1))
-            .filter(|_| setup.config.pin)
+            .filter(|_| setup.config.pin && setup.config.workers <= self.cores.len())
             .copied();
         let setup = setup.clone();
         let thread = spawn(&name, self.private_table, move || {

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "this is the one file that may")]
 
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 /// Borrows a descriptor that is kept as a number.
@@ -47,6 +47,36 @@ pub fn make_descriptor_table_private() -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Lets a TCP socket keep `bytes` that nobody has read yet, as far as `net.ipv4.tcp_rmem` allows,
+/// before it makes its peer wait.
+///
+/// Asking for so much to be there before a read makes the kernel make room for it at once, and it
+/// keeps the room when the wish is withdrawn. SO_RCVBUF would be cut to `net.core.rmem_max`, which
+/// is less than what the kernel gives by itself on most hosts, and would fix it there.
+///
+/// # Errors
+/// What setsockopt(2) answers.
+pub fn widen_receive_buffer(socket: BorrowedFd<'_>, bytes: i32) -> io::Result<()> {
+    const INT_BYTES: libc::socklen_t = 4;
+    const _: () = assert!(size_of::<i32>() == INT_BYTES as usize);
+    for low_water in [bytes, 1] {
+        // SAFETY: the value is valid for the call, and its size is the one that is given.
+        let answer = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVLOWAT,
+                (&raw const low_water).cast(),
+                INT_BYTES,
+            )
+        };
+        if answer != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Gives the memory that this thread has freed back to the kernel, and what other threads have

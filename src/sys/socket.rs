@@ -24,6 +24,10 @@ const KEEPALIVE_STEP: Duration = Duration::from_secs(1);
 /// Silence after which the kernel gives a link to Redis up when what we sent is not acknowledged.
 const LINK_USER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What may wait in the kernel while a link's worker does not get a processor: it is then read at
+/// once, while Redis hands out little at a time of what it had to keep.
+const LINK_RECEIVE_BYTES: i32 = 8 * 1024 * 1024;
+
 /// Silence after which the kernel asks the other end of a link whether it is there, three times, a
 /// third of that time apart.
 const LINK_KEEPALIVE: Duration = Duration::from_secs(15);
@@ -133,6 +137,7 @@ pub fn connect_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
         .with_retries(3);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(LINK_USER_TIMEOUT))?;
+    raw::widen_receive_buffer(socket.as_fd(), LINK_RECEIVE_BYTES)?;
     start_connecting(socket, &address.into())
 }
 
