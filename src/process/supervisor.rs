@@ -182,8 +182,8 @@ impl Supervisor {
 
     fn start_worker(&self, setup: &Setup) -> io::Result<Life> {
         let name = format!("worker-{}", setup.id);
-        // More workers than cores compete: bound to a core that somebody else keeps busy, some would
-        // starve beside others that have time.
+        // More workers than cores compete: bound to a core that somebody else keeps busy, some
+        // would starve beside others that have time.
         let core = self
             .cores
             .get(usize::from(setup.id.0) % self.cores.len().max(1))
