@@ -278,6 +278,30 @@ fn channels_are_drawn_over_several_connections_and_closed_in_the_end() {
 }
 
 #[test]
+fn streams_come_back_to_the_history_of_an_earlier_bench() {
+    let server = Server::start(&["--workers", "2", "--history", "20"]);
+    let path = "/events/past-{n}";
+    let common = ["--channels", "4", "--history", "20"];
+    let resume = ["--streams", "100", "--resume"];
+    let outcome = bench_server(&server, path, &[&common[..], &resume].concat());
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.errors.contains("past-0: nothing is kept there"), "{}", outcome.errors);
+
+    let publish = ["--streams", "0", "--messages", "200", "--rate", "max"];
+    let outcome = bench_server(&server, path, &[&common[..], &publish].concat());
+    assert_eq!(outcome.code, 0, "{}", outcome.errors);
+    let outcome = bench_server(&server, path, &[&common[..], &resume].concat());
+    assert_eq!(outcome.code, 0, "{}", outcome.errors);
+    let report = &outcome.report;
+    let missed = number(&report["resumption"]["events"]);
+    assert!((500.0..1400.0).contains(&missed), "100 streams had 0 to 19 to get: {report}");
+    // And one live event each.
+    assert_eq!(number(&report["deliveries"]["received"]), missed + 100.0);
+    assert_eq!(report["closing"]["received"], 100);
+    assert_eq!(report["deliveries"]["resets"], 0);
+}
+
+#[test]
 fn streams_leave_in_the_end_and_the_server_stops() {
     let server = Server::start(&["--workers", "2", "--drain-time", "200ms"]);
     let options = ["--streams", "60", "--messages", "2", "--settle", "10ms", "--keep", "20"];
