@@ -90,8 +90,9 @@ pub enum Reach {
 /// Ticks after which a link that was lost during a reading is no longer held against the channel.
 const LOSS_TICKS: u32 = 300;
 
-/// Links lost while reading after which a channel's history is taken for unreadable.
-const LOSSES_MAX: u8 = 4;
+/// Links lost while reading after which a channel's history is taken for unreadable: enough that
+/// links which are lost for other reasons, one after the other, are not held against it.
+const LOSSES_MAX: u8 = 8;
 
 impl Recent {
     /// The subscription stands: whatever is published after `position` arrives.

@@ -384,6 +384,6 @@ fn an_event_that_ends_every_link_is_not_read_again_and_again() {
         world.pass_time(1);
     }
     world.settle();
-    assert!((1..=4).contains(&world.links_ended), "{} links", world.links_ended);
+    assert!((1..=8).contains(&world.links_ended), "{} links", world.links_ended);
     assert_eq!(world.clients[0].resets, 1);
 }
