@@ -71,13 +71,8 @@ pub const LINK_RETRY_MIN: Duration = Duration::from_millis(50);
 /// … to here.
 pub const LINK_RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// Bytes read from the Redis link before other work gets a turn. A worker that was not scheduled
-/// for a while catches up within few turns, before Redis ends the link …
-pub const LINK_READ_BYTES_MAX: usize = 2 * 1024 * 1024;
-
-/// … and those read in a turn where messages are thrown away unseen: twice what Redis keeps for a
-/// link (client-output-buffer-limit).
-pub const LINK_SHED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes read from the Redis link before other work gets a turn.
+pub const LINK_READ_BYTES_MAX: usize = 1024 * 1024;
 
 /// Longest line of the Redis protocol that is no payload (a reply, an error, a length).
 pub const RESP_LINE_BYTES_MAX: usize = 64 * 1024;
@@ -175,7 +170,6 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 
 /// `/readyz` tells within 10 s that delivery is not proven any more; ticks come on top.
 const _: () = assert!(PROBE_AFTER.as_millis() + PROBE_DEADLINE.as_millis() < 10_000);
-const _: () = assert!(LINK_READ_BYTES_MAX < LINK_SHED_BYTES_MAX);
 const _: () = assert!(LINK_RETRY_MIN.as_millis() < LINK_RETRY_MAX.as_millis());
 const _: () = assert!(COALESCED_WRITE_BYTES_MAX <= SEND_BUFFER_BYTES);
 const _: () = assert!(HISTORY_PAGE_EVENTS_MIN <= HISTORY_PAGE_EVENTS_MAX);

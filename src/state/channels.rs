@@ -125,12 +125,6 @@ impl Channels {
         self.by_name.find(hash, same).map(|slot| ChannelId(*slot))
     }
 
-    /// The hash of a name, which nobody outside can choose.
-    #[must_use]
-    pub fn hash(&self, name: &[u8]) -> u64 {
-        self.hasher.hash_one(name)
-    }
-
     /// The channel of that name, made if need be.
     pub fn find_or_insert(&mut self, name: &[u8], now: Tick) -> ChannelId {
         if let Some(id) = self.find(name) {

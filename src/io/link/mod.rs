@@ -48,11 +48,6 @@ pub trait Upstream {
     /// fails.
     fn link_down(&mut self, error: &LinkError, was_up: bool);
     fn message(&mut self, channel: &[u8], payload: &[u8]);
-    /// Whether messages are to be thrown away as far as possible, because more come in than can be
-    /// taken in. `is_behind`: a turn's worth was read, and there is more.
-    fn sheds(&mut self, is_behind: bool) -> bool;
-    /// Throws a message away. False if it has to be taken in all the same.
-    fn shed(&mut self, channel: &[u8]) -> bool;
     /// A message longer than `--max-event-bytes` was thrown away.
     fn oversize(&mut self, channel: &[u8]);
     fn subscribed(&mut self, channel: &[u8]);

@@ -11,9 +11,7 @@ use super::{LinkError, Protocol, Stage, Upstream};
 use crate::bytes::resp::{Incoming, Reply, Value};
 use crate::ground::config::{RedisAddress, Secret};
 use crate::ground::ids::ChannelId;
-use crate::ground::limits::{
-    LINK_DEADLINE, LINK_PING_AFTER, LINK_READ_BYTES_MAX, LINK_SHED_BYTES_MAX,
-};
+use crate::ground::limits::{LINK_DEADLINE, LINK_PING_AFTER, LINK_READ_BYTES_MAX};
 use crate::io::prober::ProbeLine;
 use crate::io::reactor::Reactor;
 use crate::io::redis::Redis;
@@ -257,11 +255,7 @@ impl Session {
         upstream: &mut impl Upstream,
     ) -> Result<(), LinkError> {
         let mut total = 0;
-        loop {
-            let sheds = upstream.sheds(total >= LINK_READ_BYTES_MAX);
-            if total >= if sheds { LINK_SHED_BYTES_MAX } else { LINK_READ_BYTES_MAX } {
-                break;
-            }
+        while total < LINK_READ_BYTES_MAX {
             let count = match self.connection.receive()? {
                 Received::Bytes(count) => count,
                 Received::Empty => break,
@@ -277,7 +271,7 @@ impl Session {
                 match item {
                     Item::Whole(Incoming::Message { channel, payload }) => {
                         arrived = true;
-                        if channel != self.proof.channel && !(sheds && upstream.shed(channel)) {
+                        if channel != self.proof.channel {
                             upstream.message(channel, payload);
                         }
                     }

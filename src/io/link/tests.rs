@@ -44,14 +44,6 @@ impl Upstream for Told {
 
     fn message(&mut self, _: &[u8], _: &[u8]) {}
 
-    fn sheds(&mut self, _: bool) -> bool {
-        false
-    }
-
-    fn shed(&mut self, _: &[u8]) -> bool {
-        false
-    }
-
     fn oversize(&mut self, _: &[u8]) {}
 
     fn subscribed(&mut self, _: &[u8]) {

@@ -2,8 +2,8 @@
 //!
 //! This file holds the life of a connection; [`subscriptions`] what Redis is asked for, [`fanout`]
 //! the way of an event to the streams of one channel, [`many`] to streams of several, [`intake`]
-//! the bound on what waits, [`shedding`] what is thrown away unseen, [`heartbeat`] the comments on
-//! silent streams, [`history`] what is kept, [`catch_up`] the way of a stream that comes back.
+//! the bound on what waits, [`heartbeat`] the comments on silent streams, [`history`] what is kept,
+//! [`catch_up`] the way of a stream that comes back.
 
 mod catch_up;
 mod fanout;
@@ -11,7 +11,6 @@ mod heartbeat;
 mod history;
 mod intake;
 mod many;
-mod shedding;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -34,7 +33,6 @@ pub use catch_up::{CatchUp, Start};
 use history::History;
 pub use history::PageRead;
 use many::Lane;
-use shedding::Shedding;
 
 /// The bounds that streams obey; each an option of the command line.
 #[derive(Clone, Copy, Debug)]
@@ -77,8 +75,6 @@ pub struct Streams {
     intake_bytes: usize,
     /// What the last trim of the intake left of it; 0 if it has fallen below its bound since.
     trimmed_bytes: usize,
-    /// Only while events are thrown away unseen.
-    shedding: Option<Box<Shedding>>,
     now: Tick,
     now_ms: u64,
     /// Next slot of the heartbeat sweep.
@@ -135,7 +131,6 @@ impl Streams {
             history: History::new(history),
             intake_bytes: 0,
             trimmed_bytes: 0,
-            shedding: None,
             now: Tick::default(),
             now_ms: 0,
             sweep: 0,
@@ -399,7 +394,6 @@ impl Streams {
                 self.turns.push_back(turn);
             }
         }
-        self.end_shedding();
         !self.turns.is_empty() || !self.ready.is_empty()
     }
 

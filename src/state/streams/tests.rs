@@ -484,25 +484,3 @@ fn what_a_socket_refused_is_offered_again_though_nobody_says_that_it_has_room() 
         assert!(world.text(id).starts_with(&format!("{HEAD}<late>")), "{}", world.text(id));
     }
 }
-
-#[test]
-fn what_is_thrown_away_unseen_is_told_where_the_hole_is() {
-    let mut world = World::new(StreamLimits { max_intake_bytes: 4096, ..LIMITS });
-    let (loser, other) = (world.open(&[0]), world.open(&[1]));
-    assert!(!world.streams.sheds(true), "there is room");
-    while !world.streams.sheds(false) {
-        world.publish(0, "<taken>");
-        world.streams.sheds(true);
-    }
-    assert!(world.streams.shed(b"c0") && world.streams.shed(b"c0") && world.streams.shed(b"c9"));
-    world.settle();
-    assert!(!world.streams.sheds(false), "there is room again");
-    world.publish(0, "<later>");
-    world.settle();
-    let text = world.text(loser);
-    let told = text.matches("overload").count();
-    assert_eq!(told, 1, "{text}");
-    let reset = text.find("overload").unwrap();
-    assert!(text.rfind("<taken>").unwrap() < reset && reset < text.find("<later>").unwrap());
-    assert_eq!(world.text(other), HEAD);
-}

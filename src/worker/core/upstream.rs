@@ -121,18 +121,6 @@ impl Upstream for Core {
         }
     }
 
-    fn sheds(&mut self, is_behind: bool) -> bool {
-        self.streams.sheds(is_behind)
-    }
-
-    fn shed(&mut self, channel: &[u8]) -> bool {
-        // Whose message it is on such a channel is not known before it is decoded.
-        let is_ahead = self.config.subscribe_ahead.iter().any(|ahead| ahead == channel);
-        let shed = !is_ahead && self.streams.shed(channel);
-        self.counters.received.add(u64::from(shed));
-        shed
-    }
-
     fn oversize(&mut self, channel: &[u8]) {
         self.counters.received.add(1);
         if let Some(id) = self.streams.find(channel) {
