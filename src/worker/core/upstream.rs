@@ -319,6 +319,14 @@ fn named<'a>(event: &mut event_stream::Event<'a>, envelope: &Envelope<'a>) {
     }
 }
 
-/// How the errors begin that pass by themselves.
-const PASSING_ERRORS: [&[u8]; 6] =
-    [b"BUSY", b"LOADING", b"MASTERDOWN", b"TRYAGAIN", b"CLUSTERDOWN", b"ERR the history"];
+/// How the errors begin that pass by themselves, or with the link: what Redis could not read was
+/// spoiled on the way.
+const PASSING_ERRORS: [&[u8]; 7] = [
+    b"BUSY",
+    b"LOADING",
+    b"MASTERDOWN",
+    b"TRYAGAIN",
+    b"CLUSTERDOWN",
+    b"ERR the history",
+    b"ERR Protocol error",
+];
