@@ -71,10 +71,10 @@ async fn bench(count: usize, rounds: usize, driver: DriverKind) {
         let Some(fd) = socket::accept(listener.as_fd()).unwrap() else { continue };
         let id = streams.add(fd);
         reactor.watch_connection(raw::borrow(fd), id).unwrap();
-        streams.request(id, &[b"news"], Start::Now, b": head\n\n".to_vec(), &mut sockets);
+        streams.request(id, &[b"news"], Start::Now, b": head\n".to_vec(), &mut sockets);
         fds.push(fd);
     }
-    let mut expected = (count * ": head\n\n".len()) as u64;
+    let mut expected = (count * ": head\nid: live\n\n".len()) as u64;
     crowd.wait_received(expected);
     println!(
         "{count} streams, {rounds} interleaved rounds on {driver:?}, fd {}",
