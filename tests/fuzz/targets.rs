@@ -132,6 +132,10 @@ fn target(input: &[u8]) {
         if let Some(id) = &request.last_event_id {
             again.extend_from_slice(b"lastEventId=");
             escape(id, &mut again);
+            again.push(b'&');
+        }
+        if let Some(last) = request.last {
+            again.extend_from_slice(format!("last={last}").as_bytes());
         }
         assert_eq!(default.resolve(&again), Resolved::Stream(request));
     }
