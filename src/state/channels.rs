@@ -165,6 +165,11 @@ impl Channels {
         self.entries.get_mut(id.0)
     }
 
+    /// What is known of a channel's history, where its events are kept.
+    pub fn recent_mut(&mut self, id: ChannelId) -> Option<&mut Recent> {
+        self.get_mut(id)?.recent.as_deref_mut()
+    }
+
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_name.len()

@@ -367,7 +367,7 @@ impl Streams {
         let mut waits = false;
         let mut ids = Vec::new();
         for channel in &catch_up.channels {
-            let recent = self.channels.get_mut(*channel).and_then(|c| c.recent.as_mut());
+            let recent = self.channels.recent_mut(*channel);
             let Some(recent) = recent else { continue };
             if recent.reach_of_newest(count) == Reach::Covered {
                 ids.extend(recent.newest_first().take(count).map(|event| event.id));

@@ -161,14 +161,14 @@ impl Streams {
     /// Notes that an event was published that is not kept, on a channel whose events are.
     pub fn note_plain(&mut self, id: ChannelId) {
         let position = self.history.position.unwrap_or_default();
-        if let Some(recent) = self.channels.get_mut(id).and_then(|c| c.recent.as_mut()) {
+        if let Some(recent) = self.channels.recent_mut(id) {
             recent.last_plain = Some(position);
         }
     }
 
     /// Notes that an event could not be taken in.
     pub fn note_skipped(&mut self, id: ChannelId) {
-        if let Some(recent) = self.channels.get_mut(id).and_then(|c| c.recent.as_mut()) {
+        if let Some(recent) = self.channels.recent_mut(id) {
             self.history.cached_bytes -= recent.bytes();
             recent.skip();
         }
@@ -216,13 +216,13 @@ impl Streams {
             None => self.history.position = self.history.position.max(Some(clock.newest)),
         }
         for id in std::mem::take(&mut self.history.acknowledged) {
-            if let Some(recent) = self.channels.get_mut(id).and_then(|c| c.recent.as_mut()) {
+            if let Some(recent) = self.channels.recent_mut(id) {
                 recent.align(clock.newest);
             }
             self.stand(id);
             self.wake_waiters(id);
         }
-        self.ready.append(&mut self.history.clock_waiters.drain(..).collect());
+        self.ready.extend(self.history.clock_waiters.drain(..));
         if self.history.is_current() {
             self.ready.extend(self.history.suspended.drain(..));
         }
@@ -253,7 +253,7 @@ impl Streams {
 
     /// Redis acknowledged the subscription of a channel whose events are kept.
     pub(super) fn await_clock(&mut self, id: ChannelId) {
-        if let Some(recent) = self.channels.get_mut(id).and_then(|c| c.recent.as_mut()) {
+        if let Some(recent) = self.channels.recent_mut(id) {
             // What arrived before belongs to a subscription that ended.
             self.history.cached_bytes -= recent.begin();
         }
@@ -264,7 +264,7 @@ impl Streams {
     /// streams moves on with those of others.
     pub fn history_tick(&mut self) {
         while let Some((_, id)) = self.history.delayed.pop_due(self.now) {
-            let Some(recent) = self.channels.get_mut(id).and_then(|c| c.recent.as_mut()) else {
+            let Some(recent) = self.channels.recent_mut(id) else {
                 continue;
             };
             if recent.reading == Reading::Delayed {
@@ -368,7 +368,7 @@ impl Streams {
         history.clock_told = history.clock_asked;
         history.suspended.append(&mut history.clock_waiters);
         for id in self.channels.ids() {
-            if let Some(recent) = self.channels.get_mut(id).and_then(|c| c.recent.as_mut()) {
+            if let Some(recent) = self.channels.recent_mut(id) {
                 self.history.cached_bytes -= recent.lose(self.now);
             }
             self.wake_waiters(id);
@@ -379,7 +379,7 @@ impl Streams {
 
     /// Wants more of a channel's history.
     pub(super) fn want(&mut self, id: ChannelId) {
-        if let Some(recent) = self.channels.get_mut(id).and_then(|c| c.recent.as_mut()) {
+        if let Some(recent) = self.channels.recent_mut(id) {
             want(recent, id, &mut self.history.reads);
         }
     }
@@ -388,7 +388,7 @@ impl Streams {
     pub fn next_read(&mut self, event_bytes_max: usize) -> Option<PageRead> {
         while self.history.reads_asked < HISTORY_READS_MAX {
             let id = self.history.reads.pop_front()?;
-            let Some(recent) = self.channels.get_mut(id).and_then(|c| c.recent.as_mut()) else {
+            let Some(recent) = self.channels.recent_mut(id) else {
                 continue;
             };
             recent.reading = Reading::Idle;
@@ -412,7 +412,7 @@ impl Streams {
     pub fn read_page(&mut self, read: PageRead, page: Vec<Kept>, expired: EventId) {
         self.history.reads_asked = self.history.reads_asked.saturating_sub(1);
         let id = read.channel;
-        let Some(recent) = self.channels.get_mut(id).and_then(|c| c.recent.as_mut()) else {
+        let Some(recent) = self.channels.recent_mut(id) else {
             return;
         };
         recent.reading = Reading::Idle;
@@ -424,7 +424,7 @@ impl Streams {
     /// A page can't be had: for the moment, or at all.
     pub fn fail_page(&mut self, id: ChannelId, for_good: bool) {
         self.history.reads_asked = self.history.reads_asked.saturating_sub(1);
-        let Some(recent) = self.channels.get_mut(id).and_then(|c| c.recent.as_mut()) else {
+        let Some(recent) = self.channels.recent_mut(id) else {
             return;
         };
         if for_good {
@@ -440,7 +440,7 @@ impl Streams {
     /// A channel's history reaches deeper, or can't.
     fn after_reading(&mut self, id: ChannelId) {
         self.wake_waiters(id);
-        let Some(recent) = self.channels.get_mut(id).and_then(|c| c.recent.as_mut()) else {
+        let Some(recent) = self.channels.recent_mut(id) else {
             return;
         };
         let (Some(position), Some(repair)) = (self.history.position, &mut self.history.repair)
@@ -461,7 +461,7 @@ impl Streams {
 
     /// Lets the streams that wait for a channel look again.
     pub(super) fn wake_waiters(&mut self, id: ChannelId) {
-        if let Some(recent) = self.channels.get_mut(id).and_then(|c| c.recent.as_mut()) {
+        if let Some(recent) = self.channels.recent_mut(id) {
             self.ready.extend(std::mem::take(&mut recent.waiters));
         }
     }
@@ -473,7 +473,7 @@ impl Streams {
                 return;
             }
             let Some(id) = self.history.cached.pop_front() else { return };
-            let Some(recent) = self.channels.get_mut(id).and_then(|c| c.recent.as_mut()) else {
+            let Some(recent) = self.channels.recent_mut(id) else {
                 continue;
             };
             if recent.is_needed() {
