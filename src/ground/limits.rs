@@ -74,6 +74,10 @@ pub const LINK_RETRY_MAX: Duration = Duration::from_secs(5);
 /// Bytes read from the Redis link before other work gets a turn.
 pub const LINK_READ_BYTES_MAX: usize = 1024 * 1024;
 
+/// How long a link counts as behind after a read that ended with more to come. Redis closes a
+/// subscriber that falls too far behind; its last bytes arrive before the end does.
+pub const LINK_BEHIND: Duration = Duration::from_secs(1);
+
 /// Longest line of the Redis protocol that is no payload (a reply, an error, a length).
 pub const RESP_LINE_BYTES_MAX: usize = 64 * 1024;
 

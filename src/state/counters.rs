@@ -83,6 +83,8 @@ pub enum LossReason {
     Tls,
     /// Redis closed it, or it broke.
     Closed,
+    /// The same while more had arrived than could be read.
+    Behind,
     /// What came was no answer to what was asked.
     Protocol,
     /// Redis answered with an error.
@@ -96,10 +98,11 @@ pub enum LossReason {
 }
 
 impl LossReason {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Unreachable,
         Self::Tls,
         Self::Closed,
+        Self::Behind,
         Self::Protocol,
         Self::Refused,
         Self::Moved,
@@ -113,6 +116,7 @@ impl LossReason {
             Self::Unreachable => "unreachable",
             Self::Tls => "tls",
             Self::Closed => "closed",
+            Self::Behind => "behind",
             Self::Protocol => "protocol",
             Self::Refused => "refused",
             Self::Moved => "moved",

@@ -17,6 +17,8 @@ pub enum LinkError {
     Tls(rustls::Error),
     /// Redis closed the connection, or it broke.
     Closed,
+    /// The same while more had arrived than could be read: Redis ends who falls too far behind.
+    Behind,
     Protocol(ProtocolError),
     /// An answer that no command of ours asked for.
     OutOfStep,
@@ -42,6 +44,7 @@ impl LinkError {
             Self::Locate(_) | Self::Connect(_) => LossReason::Unreachable,
             Self::Tls(_) => LossReason::Tls,
             Self::Closed => LossReason::Closed,
+            Self::Behind => LossReason::Behind,
             Self::Protocol(_) | Self::OutOfStep => LossReason::Protocol,
             Self::Refused(_) => LossReason::Refused,
             Self::NotMaster | Self::Moved => LossReason::Moved,
@@ -58,6 +61,9 @@ impl fmt::Display for LinkError {
             Self::Connect(error) => write!(f, "it can't be reached: {error}"),
             Self::Tls(error) => write!(f, "no TLS with it: {}", explain(error)),
             Self::Closed => f.write_str("it closed the connection"),
+            Self::Behind => f.write_str(
+                "it closed the connection, on which we were behind (client-output-buffer-limit)",
+            ),
             Self::Protocol(error) => write!(f, "it does not speak the Redis protocol: {error}"),
             Self::OutOfStep => f.write_str("it sent an answer that nothing had asked for"),
             Self::Refused(error) => write!(f, "it answered: {error}"),

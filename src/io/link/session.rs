@@ -11,7 +11,7 @@ use super::{LinkError, Protocol, Stage, Upstream};
 use crate::bytes::resp::{Incoming, Reply, Value};
 use crate::ground::config::{RedisAddress, Secret};
 use crate::ground::ids::ChannelId;
-use crate::ground::limits::{LINK_DEADLINE, LINK_PING_AFTER, LINK_READ_BYTES_MAX};
+use crate::ground::limits::{LINK_BEHIND, LINK_DEADLINE, LINK_PING_AFTER, LINK_READ_BYTES_MAX};
 use crate::io::prober::ProbeLine;
 use crate::io::reactor::Reactor;
 use crate::io::redis::Redis;
@@ -47,6 +47,8 @@ pub(super) struct Session {
     phase: Phase,
     /// What Redis said of the last command of a transaction that it did not take.
     queue_error: Vec<u8>,
+    /// When a turn last ended with more to read.
+    behind: Option<Instant>,
     /// When the phase began.
     pub(super) since: Instant,
 }
@@ -75,6 +77,7 @@ impl Session {
             proof,
             phase: Phase::Connecting,
             queue_error: Vec::new(),
+            behind: None,
             since: now,
         }
     }
@@ -259,6 +262,7 @@ impl Session {
             let count = match self.connection.receive()? {
                 Received::Bytes(count) => count,
                 Received::Empty => break,
+                Received::Closed if self.is_behind(now) => return Err(LinkError::Behind),
                 Received::Closed => return Err(LinkError::Closed),
             };
             total += count;
@@ -294,8 +298,16 @@ impl Session {
                 break;
             }
         }
+        if total >= LINK_READ_BYTES_MAX {
+            self.behind = Some(now);
+        }
         self.connection.input.give_memory_back();
         Ok(())
+    }
+
+    /// Whether more arrives, or has just arrived, than could be read in a turn.
+    fn is_behind(&self, now: Instant) -> bool {
+        self.behind.is_some_and(|at| now.duration_since(at) < LINK_BEHIND)
     }
 
     /// Acts on the answer to a command.

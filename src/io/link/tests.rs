@@ -1,7 +1,7 @@
 //! A link against a Redis of a few lines, with a clock of the test's own.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use super::*;
 use crate::bytes::history::EventId;
 use crate::ground::config::RedisAddress;
 use crate::ground::ids::WorkerId;
+use crate::ground::limits::{LINK_BEHIND, LINK_READ_BYTES_MAX};
 use crate::io::prober::{Outcome, Probes};
 use crate::sys::clock;
 
@@ -202,6 +203,43 @@ fn proven() -> World {
     world.delivers();
     assert_eq!((world.told.proofs, world.told.unproven), (1, 0));
     world
+}
+
+#[test]
+fn a_link_that_is_closed_while_more_came_than_it_could_read_was_behind() {
+    let mut world = proven();
+    let message = ">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nm\r\n";
+    world.redis.set_nonblocking(true).unwrap();
+    let flood = message.repeat(64 * 1024);
+    let mut unread = 0;
+    while let Ok(count) = world.redis.write(&flood.as_bytes()[unread % message.len()..]) {
+        unread += count;
+    }
+    assert!(unread > LINK_READ_BYTES_MAX, "the kernel's buffers hold only {unread} bytes");
+    world.redis.shutdown(Shutdown::Write).unwrap();
+    for _ in 0..=unread / LINK_READ_BYTES_MAX + 1 {
+        world.turn();
+    }
+    assert_eq!(world.told.losses.len(), 1);
+    assert!(world.told.losses[0].contains("we were behind"), "{:?}", world.told.losses);
+}
+
+#[test]
+fn a_link_that_is_closed_some_time_after_a_flood_was_not_behind() {
+    let mut world = proven();
+    world.redis.set_nonblocking(true).unwrap();
+    let flood = ">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nm\r\n".repeat(64 * 1024);
+    let mut unread = world.redis.write(flood.as_bytes()).unwrap();
+    assert!(unread > LINK_READ_BYTES_MAX, "the kernel's buffers hold only {unread} bytes");
+    while unread > 0 {
+        world.turn();
+        unread = unread.saturating_sub(LINK_READ_BYTES_MAX);
+    }
+    world.now += LINK_BEHIND;
+    world.redis.shutdown(Shutdown::Write).unwrap();
+    world.wait_ready();
+    world.turn();
+    assert_eq!(world.told.losses, ["it closed the connection"]);
 }
 
 #[test]

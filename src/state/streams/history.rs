@@ -327,7 +327,7 @@ impl Streams {
             }
             match recent.reach(position) {
                 Reach::Covered if recent.last_plain.is_some() => {
-                    resets.push((id, ResetReason::LinkLost));
+                    resets.push((id, self.link_loss));
                 }
                 Reach::Covered => {}
                 Reach::Hole | Reach::Readable => resets.push((id, ResetReason::HistoryTrimmed)),

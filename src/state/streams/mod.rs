@@ -69,6 +69,8 @@ pub struct Streams {
     refused: Deadlines<ChannelId>,
     lingering: Deadlines<ChannelId>,
     link: LinkState,
+    /// What streams that missed something are told: why the link was lost last.
+    link_loss: ResetReason,
     history: History,
     /// Bytes taken in and not yet fanned out; an event that waits both for single streams and for
     /// streams of several channels counts twice.
@@ -128,6 +130,7 @@ impl Streams {
             refused: Deadlines::new(REFUSED_TICKS),
             lingering: Deadlines::new(limits.linger_ticks),
             link: LinkState::Coming,
+            link_loss: ResetReason::LinkLost,
             history: History::new(history),
             intake_bytes: 0,
             trimmed_bytes: 0,

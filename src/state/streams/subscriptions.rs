@@ -102,7 +102,7 @@ impl Streams {
         self.counters.subscriptions.add(1);
         // What was missed of kept events is made up for.
         if channel.has_streams() && (channel.recent.is_none() || self.history.repair.is_none()) {
-            self.reset(id, ResetReason::LinkLost);
+            self.reset(id, self.link_loss);
         }
         for waiter in self.waiters.remove(&id).unwrap_or_default() {
             let Some(opening) = self.connections.opening_mut(waiter) else {
@@ -152,8 +152,11 @@ impl Streams {
     }
 
     /// The link is lost, and every subscription with it. Who waited for one opens in the next
-    /// slice.
-    pub fn link_down(&mut self) {
+    /// slice. If the link stood, `loss` is what its streams are told once it stands again.
+    pub fn link_down(&mut self, loss: ResetReason) {
+        if self.link == LinkState::Up {
+            self.link_loss = loss;
+        }
         self.link = LinkState::Down;
         self.ask.clear();
         self.refused = Deadlines::new(REFUSED_TICKS);

@@ -187,7 +187,7 @@ fn a_lost_link_resets_every_stream_once_and_names_all_its_channels() {
     let mut world = World::new(LIMITS);
     let one = world.open(&[0]);
     let many = world.open(&[0, 1, 2]);
-    world.streams.link_down();
+    world.streams.link_down(ResetReason::LinkLost);
     world.open_ready();
     let during = world.request(&[1]);
     assert_eq!(world.text(during), HEAD, "with the link down a stream opens at once");
@@ -208,6 +208,25 @@ fn a_lost_link_resets_every_stream_once_and_names_all_its_channels() {
 }
 
 #[test]
+fn streams_are_told_why_the_link_was_lost_that_stood_last() {
+    let mut world = World::new(LIMITS);
+    let id = world.open(&[0]);
+    world.streams.link_down(ResetReason::Overload);
+    world.streams.link_down(ResetReason::LinkLost);
+    world.streams.link_up();
+    world.acknowledge_all();
+    world.settle();
+    assert!(world.text(id).contains(r#""reason": "overload""#), "{}", world.text(id));
+    assert!(!world.text(id).contains("link-lost"), "{}", world.text(id));
+
+    world.streams.link_down(ResetReason::LinkLost);
+    world.streams.link_up();
+    world.acknowledge_all();
+    world.settle();
+    assert!(world.text(id).contains(r#""reason": "link-lost""#), "{}", world.text(id));
+}
+
+#[test]
 fn streams_of_the_first_moment_wait_for_the_link() {
     let mut world = World::new(LIMITS);
     world.streams = Streams::new(LIMITS, b"", HistoryRules::default(), Arc::default());
@@ -220,7 +239,7 @@ fn streams_of_the_first_moment_wait_for_the_link() {
 
     world.streams = Streams::new(LIMITS, b"", HistoryRules::default(), Arc::default());
     let id = world.request(&[0]);
-    world.streams.link_down();
+    world.streams.link_down(ResetReason::LinkLost);
     world.open_ready();
     assert_eq!(world.text(id), HEAD, "the first attempt has failed");
 }
@@ -229,7 +248,7 @@ fn streams_of_the_first_moment_wait_for_the_link() {
 fn waiting_streams_open_when_the_link_is_lost() {
     let mut world = World::new(LIMITS);
     let id = world.request(&[0, 1]);
-    world.streams.link_down();
+    world.streams.link_down(ResetReason::LinkLost);
     world.open_ready();
     assert_eq!(world.text(id), HEAD);
 }
@@ -293,7 +312,7 @@ fn a_refused_channel_is_asked_once_at_a_time_however_often_the_link_is_lost() {
         for id in world.streams.next_asks(usize::MAX) {
             world.streams.refuse(id);
         }
-        world.streams.link_down();
+        world.streams.link_down(ResetReason::LinkLost);
         world.streams.link_up();
     }
     for id in world.streams.next_asks(usize::MAX) {

@@ -78,7 +78,10 @@ impl Upstream for Core {
         } else {
             debug!(worker = %self.id, "no link to Redis: {error}");
         }
-        self.streams.link_down();
+        self.streams.link_down(match error {
+            LinkError::Behind => ResetReason::Overload,
+            _ => ResetReason::LinkLost,
+        });
     }
 
     fn message(&mut self, channel: &[u8], payload: &[u8]) {

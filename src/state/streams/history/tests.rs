@@ -146,7 +146,7 @@ impl World {
         self.redis.is_up = false;
         self.redis.subscribed.clear();
         self.redis.wire.clear();
-        self.streams.link_down();
+        self.streams.link_down(ResetReason::LinkLost);
     }
 
     /// What a worker does after each turn.
