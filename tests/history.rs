@@ -314,6 +314,62 @@ fn a_redis_that_persists_comes_back_with_everything() {
     std::fs::remove_dir_all(&directory).unwrap();
 }
 
+/// Lets Redis evict every history, as it may where its memory is full and its policy allows it.
+fn evict_histories(client: &mut Client, channel: &str) {
+    config(client, "maxmemory-policy", "volatile-random");
+    config(client, "maxmemory", "1");
+    eventually("eviction", || {
+        let reply = client.command(&[b"EXISTS", &stream_key(channel.as_bytes())]);
+        (reply == Reply::Integer(0)).then_some(())
+    });
+    config(client, "maxmemory", "0");
+    assert_eq!(client.command(&[b"EXISTS", b"corecast:clock"]), Reply::Integer(1));
+}
+
+#[test]
+fn events_that_redis_evicts_are_not_missed_in_silence() {
+    let redis = Redis::start();
+    let mut publisher = Publisher::new(&redis);
+    let before = publisher.publish_numbers("a", 0..5);
+    evict_histories(&mut publisher.client, "a");
+    // Others than the channel's own make no difference.
+    publisher.publish("b", "0");
+
+    // Nothing is left, and nothing has come since.
+    let server = start(&redis, &[]);
+    let mut stream = resume(&server, "/events/a", before[2]);
+    assert_reset(&stream.next_message(), "history-trimmed", &["a"]);
+    // The same with something after it.
+    let after = publisher.publish_numbers("a", 5..8);
+    assert_numbers(&mut stream, 5, &after);
+    let server = start(&redis, &[]);
+    let mut stream = resume(&server, "/events/a", before[2]);
+    assert_reset(&stream.next_message(), "history-trimmed", &["a"]);
+    // What was published since is all there.
+    assert_resumable(&server, "/events/a", 5, &after);
+
+    // Of a channel that was silent nothing is known up to then, and all from then on.
+    let position = server.open("/events/c").last_event_id();
+    publisher.publish_numbers("a", 8..10);
+    let server = start(&redis, &[]);
+    let mut stream = resume(&server, "/events/c", position);
+    let id = publisher.publish("c", "first");
+    assert_event(&mut stream, id, "first");
+    let mut stream = resume(&server, "/events/c", before[2]);
+    assert_reset(&stream.next_message(), "history-trimmed", &["c"]);
+}
+
+#[test]
+fn an_eviction_is_seen_by_who_comes_back_before_anybody_publishes() {
+    let redis = Redis::start();
+    let mut publisher = Publisher::new(&redis);
+    let ids = publisher.publish_numbers("a", 0..5);
+    let server = start(&redis, &[]);
+    evict_histories(&mut publisher.client, "a");
+    let mut stream = resume(&server, "/events/a", ids[2]);
+    assert_reset(&stream.next_message(), "history-trimmed", &["a"]);
+}
+
 #[test]
 fn a_redis_that_forgets_is_told_of() {
     let mut redis = Redis::start();

@@ -40,6 +40,8 @@ pub struct Clock {
     /// The shortest time to live since then: no later event was lost while it was younger, but for
     /// the bound on a channel's events, which the next event's `previous` shows.
     pub ttl_ms: u64,
+    /// Keys that its Redis had evicted by then. `None`: it tells of none.
+    pub evicted: Option<u64>,
 }
 
 /// What to publish to history.
@@ -226,13 +228,23 @@ impl<'a> Envelope<'a> {
 }
 
 impl Clock {
-    /// Reads the clock's only entry: `[id, [since, …, ttl, …]]`.
+    /// Reads the clock's only entry: `[id, [since, …, ttl, …, evicted, …]]`.
     #[must_use]
     pub fn from_entry(entry: &Value<'_>) -> Option<Self> {
         let (newest, fields) = id_and_fields(entry)?;
         let since = EventId::parse(find(fields, b"since")?)?;
         let ttl_ms = number(find(fields, b"ttl")?)?;
-        (since <= newest).then_some(Self { newest, since, ttl_ms })
+        let evicted = find(fields, b"evicted").and_then(number);
+        (since <= newest).then_some(Self { newest, since, ttl_ms, evicted })
+    }
+
+    /// What the clock says where its Redis has evicted `evicted` keys by now: if those are others
+    /// than it knows of, events may be among them, and nothing is known of any.
+    #[must_use]
+    pub fn after_evictions(self, evicted: u64) -> Self {
+        let is_noted = self.evicted.is_none_or(|noted| noted == evicted);
+        let since = if is_noted { self.since } else { self.newest };
+        Self { since, evicted: Some(evicted), ..self }
     }
 
     /// The latest id that an event can have had which has expired at the time `now_ms` of the

@@ -5,9 +5,11 @@
 --   The answer is the id of the event, ms-seq.
 --
 -- Ids grow over all channels. The clock is a stream of one entry: the id of the newest event, and
--- two fields that say how much of what was published can be relied on to be found:
---   since  Of events up to this id nothing is known. It is where the clock began.
---   ttl    The shortest TTL_MS since then: no later event was lost while it was younger.
+-- fields that say how much of what was published can be relied on to be found:
+--   since    Of events up to this id nothing is known. It is where the clock began, or the last
+--            id before Redis was found to have evicted keys, which may have been ours.
+--   ttl      The shortest TTL_MS since then: no later event was lost while it was younger.
+--   evicted  Keys that Redis had evicted by then.
 --
 -- Each channel has a stream of its events: p, e (if there is an EVENT) and d. Subscribers get
 -- NUL id SP p [SP EVENT] LF DATA.
@@ -61,9 +63,16 @@ local function publish(keys, arguments)
   -- The last id that was given, as far as anything here remembers. A clock that is missing, or
   -- behind the channel, was lost: what was published with the old one may be lost too.
   local last = clock and parse(clock[1]) or { now, 0 }
-  local trusted = clock and clock[2][1] == 'since' and clock[2][3] == 'ttl'
+  local trusted = clock and clock[2][5] == 'evicted'
   if previous and later(previous, last) ~= last then
     last, trusted = previous, false
+  end
+  -- What is missing may have been evicted, and other events with it. It is asked only then, for it
+  -- takes as long as the rest.
+  local evicted = trusted and clock[2][6]
+  if not (previous and evicted) then
+    local count = redis.call('INFO', 'stats'):match('evicted_keys:(%d+)') or '0'
+    trusted, evicted = trusted and count == evicted, count
   end
   local since = trusted and parse(clock[2][2]) or last
   local shortest = trusted and tonumber(clock[2][4]) or ttl
@@ -86,7 +95,8 @@ local function publish(keys, arguments)
     head = head .. ' ' .. event
   end
   shortest = string.format('%.0f', math.min(shortest, ttl))
-  redis.call('XADD', keys[2], 'MAXLEN', '1', name, 'since', show(since), 'ttl', shortest)
+  redis.call('XADD', keys[2], 'MAXLEN', '1', name,
+    'since', show(since), 'ttl', shortest, 'evicted', evicted)
   redis.call('XADD', keys[1], 'MAXLEN', '~', arguments[2], name, unpack(fields))
   -- By the clock of the ids: whatever the time of day did, an event as old as its id is gone.
   redis.call('PEXPIREAT', keys[1], string.format('%.0f', id[1] + ttl))

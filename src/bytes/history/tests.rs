@@ -141,8 +141,12 @@ fn entries_are_read_whatever_else_they_have() {
 
 #[test]
 fn the_clock_tells_how_far_back_history_reaches() {
-    let clock = Clock::from_entry(&entry("5000-2", &["since", "1000-0", "ttl", "600"])).unwrap();
-    assert_eq!(clock, Clock { newest: id(5000, 2), since: id(1000, 0), ttl_ms: 600 });
+    let fields = ["since", "1000-0", "ttl", "600", "evicted", "4"];
+    let clock = Clock::from_entry(&entry("5000-2", &fields)).unwrap();
+    assert_eq!(
+        clock,
+        Clock { newest: id(5000, 2), since: id(1000, 0), ttl_ms: 600, evicted: Some(4) }
+    );
     assert_eq!(clock.expired(5000), id(4461, 0));
     assert_eq!(clock.expired(5100), id(4561, 0));
     assert_eq!(clock.expired(9000), id(5000, 2), "nothing is later than the newest");
@@ -151,6 +155,11 @@ fn the_clock_tells_how_far_back_history_reaches() {
     assert_eq!(young.expired(5000), id(4900, 7), "nothing is known of what was before");
     let patient = Clock { ttl_ms: 9000, ..clock };
     assert_eq!(patient.expired(5000), id(1000, 0));
+    assert_eq!(clock.after_evictions(4), clock);
+    assert_eq!(clock.after_evictions(5).expired(5000), id(5000, 2), "nothing is known of any");
+    assert_eq!(clock.after_evictions(0).expired(5000), id(5000, 2), "it was started anew since");
+    let without = Clock { evicted: None, ..clock };
+    assert_eq!(without.after_evictions(5).expired(5000), id(4461, 0));
     assert_eq!(Clock::from_entry(&entry("5-0", &["x", ""])), None);
     assert_eq!(Clock::from_entry(&entry("5-0", &["since", "6-0", "ttl", "1"])), None);
 }

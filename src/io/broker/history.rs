@@ -58,7 +58,7 @@ impl History {
             channels: HashMap::new(),
             by_oldest: BTreeSet::new(),
             by_expiry: BTreeSet::new(),
-            clock: Clock { newest: begin, since: begin, ttl_ms: ttl_ms.max(1) },
+            clock: Clock { newest: begin, since: begin, ttl_ms: ttl_ms.max(1), evicted: Some(0) },
             now_ms,
             bytes: 0,
             bytes_max,

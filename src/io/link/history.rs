@@ -15,7 +15,7 @@ pub(super) enum Asked {
     Clock,
     /// What [`Commands::read_page`] asks.
     Page(PageRead),
-    /// EXEC of clock and time, asked once this page was found empty.
+    /// EXEC of clock, time and evicted keys, asked once this page was found empty.
     ClockOfEmptyPage(PageRead),
     /// Its answer changes nothing.
     Unheeded,
@@ -29,18 +29,24 @@ const CLOCK: [&[u8]; 6] = [b"XREVRANGE", history::CLOCK_KEY, b"+", b"-", b"COUNT
 impl Commands {
     /// Asks for the newest id of all events that are kept, and for the time.
     pub(super) fn read_clock(&mut self) {
-        self.read_clock_for(Asked::Clock);
+        self.push_transaction(&[&CLOCK, &[b"TIME"]], Asked::Clock);
     }
 
-    fn read_clock_for(&mut self, asked: Asked) {
+    fn read_clock_for(&mut self, page: PageRead) {
+        let questions: [&[&[u8]]; 3] = [&CLOCK, &[b"TIME"], &[b"INFO", b"stats"]];
+        self.push_transaction(&questions, Asked::ClockOfEmptyPage(page));
+    }
+
+    fn push_transaction(&mut self, commands: &[&[&[u8]]], asked: Asked) {
         self.push(&[b"MULTI"], Sent::History(Asked::Queued));
-        self.push(&CLOCK, Sent::History(Asked::Queued));
-        self.push(&[b"TIME"], Sent::History(Asked::Queued));
+        for command in commands {
+            self.push(command, Sent::History(Asked::Queued));
+        }
         self.push(&[b"EXEC"], Sent::History(asked));
     }
 
-    /// Asks for events of one channel, the newest first. Should there be none, clock and time are
-    /// asked for then, since they say what that means; most pages can do without.
+    /// Asks for events of one channel, the newest first. Should there be none, clock, time and
+    /// evictions are asked for then, since they say what that means; most pages can do without.
     pub(super) fn read_page(&mut self, read: PageRead, channel: &[u8]) {
         let (key, newest) = (history::stream_key(channel), read.newest.to_string());
         let events = read.events.to_string();
@@ -103,7 +109,7 @@ pub(super) fn settle(
         },
         Asked::Page(read) => match reply {
             Reply::Other(Value::Array(entries)) if entries.is_empty() => {
-                commands.read_clock_for(Asked::ClockOfEmptyPage(read));
+                commands.read_clock_for(read);
             }
             Reply::Other(Value::Array(entries)) => upstream.page(read, entries),
             Reply::Error(error) => upstream.history_refused(Some(read), error),
@@ -127,11 +133,22 @@ pub(super) fn settle(
     }
 }
 
-/// The answer to [`Commands::read_clock`].
+/// The answer to [`Commands::read_clock`], or to [`Commands::read_clock_for`].
 fn read_clock(reply: &Reply<'_>) -> Option<(Option<Clock>, u64)> {
     let Reply::Other(Value::Array(parts)) = reply else { return None };
-    let [clock, time] = parts.as_slice() else { return None };
-    Some((clock_of(clock)?, time_ms(time)?))
+    let [clock, time, evicted @ ..] = parts.as_slice() else { return None };
+    let clock = match (clock_of(clock)?, evicted.first().and_then(evicted_keys)) {
+        (Some(clock), Some(evicted)) => Some(clock.after_evictions(evicted)),
+        (clock, _) => clock,
+    };
+    Some((clock, time_ms(time)?))
+}
+
+/// The answer to INFO: how many keys Redis has evicted since it started.
+fn evicted_keys(value: &Value<'_>) -> Option<u64> {
+    let Value::String(text) = value else { return None };
+    let text = std::str::from_utf8(text).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("evicted_keys:")?.parse().ok())
 }
 
 fn clock_of(value: &Value<'_>) -> Option<Option<Clock>> {

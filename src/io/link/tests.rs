@@ -369,8 +369,8 @@ fn answers_about_history_are_told_apart_and_so_are_the_reasons_of_failed_ones() 
     }
     world.link.flush(world.now, &world.reactor, &mut world.told);
     world.hears("corecast:{forbidden}");
-    let entry =
-        "*1\r\n*2\r\n$3\r\n7-3\r\n*4\r\n$5\r\nsince\r\n$3\r\n1-0\r\n$3\r\nttl\r\n$1\r\n9\r\n";
+    let entry = "*1\r\n*2\r\n$3\r\n7-3\r\n*6\r\n$5\r\nsince\r\n$3\r\n1-0\r\n\
+        $3\r\nttl\r\n$1\r\n9\r\n$7\r\nevicted\r\n$1\r\n4\r\n";
     let time = "*2\r\n$1\r\n8\r\n$4\r\n5999\r\n";
     let queued = "+OK\r\n+QUEUED\r\n+QUEUED\r\n";
     world.answers(&format!("{queued}*2\r\n{entry}{time}"));
@@ -379,15 +379,16 @@ fn answers_about_history_are_told_apart_and_so_are_the_reasons_of_failed_ones() 
     world.answers("*0\r\n-NOPERM no\r\n");
     world.link.flush(world.now, &world.reactor, &mut world.told);
     world.hears("EXEC");
-    world.answers(&format!("{queued}*2\r\n{entry}{time}"));
+    let stats = "=38\r\ntxt:# Stats\r\nevicted_keys:5\r\nother:1\r\n\r\n";
+    world.answers(&format!("{queued}+QUEUED\r\n*3\r\n{entry}{time}{stats}"));
     world.link.read_clock();
     world.answers("+OK\r\n-NOPERM clock\r\n+QUEUED\r\n-EXECABORT discarded\r\n");
-    let clock = Clock { newest, since: "1-0".parse_id(), ttl_ms: 9 };
+    let clock = Clock { newest, since: "1-0".parse_id(), ttl_ms: 9, evicted: Some(4) };
     let expected = [
         format!("clock {:?} at 8005", Some(clock)),
         "1 entries from 7-3".to_owned(),
         "NOPERM no".to_owned(),
-        format!("none from 7-3, clock {:?} at 8005", Some(clock)),
+        format!("none from 7-3, clock {:?} at 8005", Some(clock.after_evictions(5))),
         "NOPERM clock".to_owned(),
     ];
     assert_eq!(world.told.history, expected);

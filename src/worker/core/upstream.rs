@@ -162,7 +162,7 @@ impl Upstream for Core {
             // We may not write it, and nothing was ever kept: what will be comes later than now.
             None => {
                 let newest = EventId { ms: now_ms.saturating_sub(1), seq: u64::MAX };
-                Clock { newest, since: newest, ttl_ms: u64::MAX }
+                Clock { newest, since: newest, ttl_ms: u64::MAX, evicted: None }
             }
         };
         let is_first = !std::mem::replace(&mut self.clock_was_told, true);
@@ -224,7 +224,7 @@ impl Upstream for Core {
         if policy != "noeviction" && value("maxmemory:").is_some_and(|limit| limit != "0") {
             warn!(
                 "Redis forgets events early when its memory is full (maxmemory-policy {policy}), \
-                which streams are not told of: history wants noeviction"
+                and streams that come back are reset: history wants noeviction"
             );
         }
     }

@@ -210,7 +210,8 @@ fn range(
         if is_asked {
             let ttl_ms = clock.ttl_ms.to_string().into_bytes();
             let since = clock.since.to_string().into_bytes();
-            entry(&mut reply, clock.newest, &[("since", &since), ("ttl", &ttl_ms)]);
+            let fields: [(_, &[u8]); 3] = [("since", &since), ("ttl", &ttl_ms), ("evicted", b"0")];
+            entry(&mut reply, clock.newest, &fields);
         }
         return;
     }

@@ -100,6 +100,7 @@ fn sections(hub: &Hub) -> [(&'static str, Fields); 6] {
                 ("total_connections_received", counters.accepted.get().to_string()),
                 ("total_commands_processed", counters.commands.get().to_string()),
                 ("rejected_connections", counters.refused.get().to_string()),
+                ("evicted_keys", "0".to_owned()),
                 ("pubsub_channels", hub.channels.len().to_string()),
                 ("pubsub_patterns", hub.patterns.len().to_string()),
                 ("pubsubshard_channels", hub.shards.len().to_string()),

@@ -69,7 +69,7 @@ struct World {
 
 impl Redis {
     fn clock(&self) -> Clock {
-        Clock { newest: self.newest, since: self.since, ttl_ms: 1_000_000 }
+        Clock { newest: self.newest, since: self.since, ttl_ms: 1_000_000, evicted: None }
     }
 
     fn publish(&mut self, channel: usize) {
