@@ -70,7 +70,7 @@ pub(crate) struct Pair {
 impl Pair {
     pub(crate) fn start(password: Option<&str>) -> Self {
         let options = ["--proto-max-bulk-len", "1mb", "--requirepass", password.unwrap_or("")];
-        Self { redis: Redis::start_with(&options), broker: Broker::start(password) }
+        Self { redis: Redis::start_original(&options), broker: Broker::start(password) }
     }
 
     /// Runs a script: which connection sends what. `@1@` in it is the first id that was seen.

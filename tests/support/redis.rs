@@ -1,5 +1,6 @@
-//! A real redis-server, and a client of the Redis protocol that is small enough to be trusted.
+//! A real Redis, and a client of the Redis protocol that is small enough to be trusted.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::process::Command;
@@ -10,9 +11,10 @@ use super::address::{Address, Socket};
 use super::clock::{PATIENCE, eventually};
 use super::process::Process;
 
-/// A redis-server of the test's own, without persistence.
+/// A Redis of the test's own, without persistence.
 pub(crate) struct Redis {
     process: Process,
+    program: OsString,
     pub(crate) port: u16,
     options: Vec<String>,
 }
@@ -24,9 +26,18 @@ impl Redis {
 
     /// Starts with `options` as redis-server's command line takes them.
     pub(crate) fn start_with(options: &[&str]) -> Self {
+        Self::start_program(program(), options)
+    }
+
+    /// Starts the redis-server of the PATH, whatever the others are.
+    pub(crate) fn start_original(options: &[&str]) -> Self {
+        Self::start_program(ORIGINAL.into(), options)
+    }
+
+    fn start_program(program: OsString, options: &[&str]) -> Self {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         let port = free_port();
-        Self { process: run(port, &options), port, options }
+        Self { process: run(&program, port, &options), program, port, options }
     }
 
     pub(crate) fn address(&self) -> Address {
@@ -57,8 +68,16 @@ impl Redis {
     /// The same Redis again, on the same port, empty.
     pub(crate) fn restart(&mut self) {
         self.process.kill();
-        self.process = run(self.port, &self.options);
+        self.process = run(&self.program, self.port, &self.options);
     }
+}
+
+const ORIGINAL: &str = "redis-server";
+
+/// The program of a Redis or a Sentinel: what `CORECAST_TEST_REDIS` names, such as a valkey-server,
+/// or the redis-server of the PATH.
+pub(crate) fn program() -> OsString {
+    std::env::var_os("CORECAST_TEST_REDIS").unwrap_or_else(|| ORIGINAL.into())
 }
 
 /// A port that nobody listens on now, and that the kernel gives to nobody else soon.
@@ -66,16 +85,16 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
-fn run(port: u16, options: &[String]) -> Process {
+fn run(program: &OsStr, port: u16, options: &[String]) -> Process {
     let process = Process::start(
-        Command::new("redis-server")
+        Command::new(program)
             .args(["--save", "", "--appendonly", "no", "--bind", "127.0.0.1"])
             .args(["--loglevel", "warning"])
             .args(["--port", &port.to_string()])
             .args(options),
     );
-    eventually("redis-server answers", || {
-        assert!(!process.has_ended(), "redis-server ended\n{}", process.transcript());
+    eventually("the Redis answers", || {
+        assert!(!process.has_ended(), "the Redis ended\n{}", process.transcript());
         let mut client = Client::connect(&Address::Tcp(([127, 0, 0, 1], port).into())).ok()?;
         client.try_command(&[b"PING"]).ok()
     });

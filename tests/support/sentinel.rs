@@ -11,7 +11,7 @@ use std::thread;
 use super::address::Address;
 use super::clock::eventually;
 use super::process::Process;
-use super::redis::{Client, Redis, Reply, free_port};
+use super::redis::{Client, Redis, Reply, free_port, program};
 
 /// A master, its replica, and a Sentinel that watches them.
 pub(crate) struct SentinelSet {
@@ -40,7 +40,7 @@ impl SentinelSet {
             master.port
         );
         std::fs::write(&file, text).unwrap();
-        let sentinel = Process::start(Command::new("redis-server").arg(&file).arg("--sentinel"));
+        let sentinel = Process::start(Command::new(program()).arg(&file).arg("--sentinel"));
         let set = Self { master, replica, sentinel, port };
         eventually("the Sentinel knows the replica", || {
             assert!(!set.sentinel.has_ended(), "{}", set.sentinel.transcript());
