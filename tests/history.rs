@@ -8,62 +8,18 @@ use std::time::{Duration, Instant};
 
 use corecast::bytes::history::{EventId, stream_key};
 use rustix::process::Signal;
-use serde_json::Value;
 use support::clock::{eventually, eventually_within, now};
-use support::event_source::Message;
 use support::fault_proxy::{FaultProxy, Way};
 use support::kept::Publisher;
 use support::redis::{Client, Redis, Reply};
+use support::resumption::{
+    assert_event, assert_numbers, assert_reset, config, resume, start, start_at,
+};
 use support::server::Server;
 use support::stream::Stream;
 
 /// How long a link may take that has to find out by itself that nobody answers any more.
 const NOTICE: Duration = Duration::from_secs(40);
-
-/// Everything is kept; ids arrive soon.
-const HISTORY: [&str; 6] = ["--history", "1000", "--heartbeat", "1s", "--workers", "2"];
-
-fn start(redis: &Redis, more: &[&str]) -> Server {
-    start_at(&redis.url(), more)
-}
-
-fn start_at(url: &str, more: &[&str]) -> Server {
-    Server::start(&[&["--redis", url], &HISTORY[..], more].concat())
-}
-
-/// A client that comes back with the id of its last event.
-fn resume(server: &Server, target: &str, id: impl ToString) -> Stream {
-    Stream::open_with(server.listener(), target, &[("Last-Event-ID", &id.to_string())])
-}
-
-fn config(client: &mut Client, name: &str, value: &str) {
-    let reply = client.command(&[b"CONFIG", b"SET", name.as_bytes(), value.as_bytes()]);
-    assert_eq!(reply, Reply::Simple("OK".to_owned()));
-}
-
-/// The next event of the stream is this one, with its id.
-#[track_caller]
-fn assert_event(stream: &mut Stream, id: EventId, data: &str) {
-    let message = stream.next_message();
-    let found = (&*message.event, &*message.data, &*message.last_event_id);
-    assert_eq!(found, ("message", data, &*id.to_string()));
-}
-
-/// What the stream gets next are numbers from `first` on, with these ids.
-#[track_caller]
-fn assert_numbers(stream: &mut Stream, first: u32, ids: &[EventId]) {
-    for (number, id) in (first..).zip(ids) {
-        assert_event(stream, *id, &number.to_string());
-    }
-}
-
-#[track_caller]
-fn assert_reset(message: &Message, reason: &str, channels: &[&str]) {
-    assert_eq!(message.event, "stream-reset", "{message:?}");
-    let data: Value = serde_json::from_str(&message.data).unwrap();
-    assert_eq!(data["reason"], reason, "{message:?}");
-    assert_eq!(data["channels"], Value::from(channels), "{message:?}");
-}
 
 /// Whoever comes back with one of `ids` gets the rest; `first` is the number of the first.
 #[track_caller]
@@ -480,21 +436,25 @@ fn an_event_too_large_is_told_of_and_what_follows_arrives() {
 }
 
 #[test]
-fn a_message_that_no_link_survives_is_not_read_again_and_again() {
+fn messages_that_no_link_survives_are_told_of_and_not_read_again_and_again() {
     let redis = Redis::start();
     let mut publisher = Publisher::new(&redis);
     let server = start(&redis, &[]);
     let mut stream = server.open("/events/a");
     let before = publisher.publish("a", "before");
     assert_event(&mut stream, before, "before");
-    let published = now();
     // Redis closes every subscriber for whom more than 32 MB are queued.
-    publisher.publish("a", vec![b'x'; 33 << 20]);
-    let message = stream.next_message();
-    assert_eq!(message.event, "stream-reset", "{message:?}");
-    tell_outage("a message of 33 MB", published);
-    let after = publisher.publish("a", "after");
-    assert_event(&mut stream, after, "after");
+    let payload = vec![b'x'; 33 << 20];
+    for round in 0..3 {
+        let published = now();
+        publisher.publish("a", &payload);
+        let message = stream.next_message();
+        assert_reset(&message, "history-trimmed", &["a"]);
+        tell_outage("a message of 33 MB", published);
+        let data = format!("after {round}");
+        let after = publisher.publish("a", &data);
+        assert_event(&mut stream, after, &data);
+    }
     server.wait_ready();
     let losses = server.metric("corecast_link_losses_total");
     println!("{losses} links were lost");

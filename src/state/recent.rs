@@ -94,6 +94,9 @@ const LOSS_TICKS: u32 = 300;
 /// links which are lost for other reasons, one after the other, are not held against it.
 const LOSSES_MAX: u8 = 8;
 
+/// Up to eight minutes.
+const LOSS_DOUBLINGS_MAX: u32 = 4;
+
 impl Recent {
     /// The subscription stands: whatever is published after `position` arrives.
     pub fn align(&mut self, position: EventId) {
@@ -114,7 +117,11 @@ impl Recent {
     pub fn lose(&mut self, now: Tick) -> usize {
         if self.reading == Reading::Asked {
             let newest = self.floor.unwrap_or_default();
-            self.losses = Losses { count: self.losses(now).saturating_add(1), at: now, newest };
+            let count = match self.losses.count {
+                unreadable @ LOSSES_MAX.. => unreadable,
+                _ => self.losses(now),
+            };
+            self.losses = Losses { count: count.saturating_add(1), at: now, newest };
         }
         let last_plain = self.last_plain;
         let waiters = std::mem::take(&mut self.waiters);
@@ -284,9 +291,15 @@ impl Recent {
         }
     }
 
+    /// The losses that are held against the channel now. What was taken for unreadable is tried
+    /// once more after a while, and after twice as long each time that this has cost a link again.
     fn losses(&self, now: Tick) -> u8 {
         let Losses { count, at, .. } = self.losses;
-        if now.since(at) < LOSS_TICKS { count } else { 0 }
+        let doublings = u32::from(count.saturating_sub(LOSSES_MAX)).min(LOSS_DOUBLINGS_MAX);
+        if now.since(at) < LOSS_TICKS << doublings {
+            return count;
+        }
+        if count < LOSSES_MAX { 0 } else { LOSSES_MAX - 1 }
     }
 }
 
@@ -295,3 +308,43 @@ const SKIPPED: EventId = EventId { ms: u64::MAX, seq: u64::MAX };
 
 /// What a page should not exceed: Redis ends a link that has 8 MB of output for long.
 const HISTORY_PAGE_BYTES: usize = 2 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream comes back every second for as many ticks, and each reading ends the link. Returns
+    /// how many do.
+    fn links_ended(recent: &mut Recent, ticks: std::ops::Range<u32>) -> usize {
+        let mut ended = 0;
+        for now in ticks.step_by(10).map(Tick) {
+            recent.align(EventId { ms: 7, seq: 0 });
+            if recent.next_page(1024, now) > 0 {
+                recent.reading = Reading::Asked;
+                recent.lose(now);
+                ended += 1;
+            }
+        }
+        ended
+    }
+
+    #[test]
+    fn what_ends_every_link_is_tried_again_ever_more_rarely() {
+        let mut recent = Recent::default();
+        assert_eq!(links_ended(&mut recent, 0..300), 8);
+        // After 30 s, 60 s and so on up to eight minutes. Eight in each half minute would be 960.
+        assert_eq!(links_ended(&mut recent, 300..36_000), 10);
+        assert_eq!(links_ended(&mut recent, 36_000..72_000), 8);
+    }
+
+    #[test]
+    fn what_can_be_read_after_all_is_held_against_nobody() {
+        let mut recent = Recent::default();
+        assert_eq!(links_ended(&mut recent, 0..900), 9);
+        let (id, previous) = (EventId { ms: 7, seq: 0 }, EventId { ms: 6, seq: 0 });
+        let kept = Kept { id, previous, bytes: Vec::new().into() };
+        recent.align(id);
+        recent.extend(vec![kept], 1, EventId::ZERO);
+        assert_eq!(links_ended(&mut recent, 900..980), 8);
+    }
+}

@@ -16,6 +16,7 @@ pub(crate) mod kept;
 pub(crate) mod pair;
 pub(crate) mod process;
 pub(crate) mod redis;
+pub(crate) mod resumption;
 pub(crate) mod sentinel;
 pub(crate) mod server;
 pub(crate) mod site;

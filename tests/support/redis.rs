@@ -91,6 +91,9 @@ fn run(program: &OsStr, port: u16, options: &[String]) -> Process {
             .args(["--save", "", "--appendonly", "no", "--bind", "127.0.0.1"])
             .args(["--loglevel", "warning"])
             .args(["--port", &port.to_string()])
+            // What a replica is sent is nothing for another one to find.
+            .args(["--dir", env!("CARGO_TARGET_TMPDIR"), "--rdb-del-sync-files", "yes"])
+            .args(["--dbfilename", &format!("redis-{port}.rdb")])
             .args(options),
     );
     eventually("the Redis answers", || {
