@@ -84,6 +84,9 @@ impl Commands {
     }
 }
 
+/// How the answer to an EXEC begins that was itself refused; the reason follows.
+const EXEC_REFUSED: &[u8] = b"EXECABORT Transaction discarded because of: ";
+
 /// Acts on an answer. `queue_error` keeps what Redis said of a command of a transaction that it did
 /// not take, since its EXEC then fails without a reason.
 pub(super) fn settle(
@@ -93,9 +96,10 @@ pub(super) fn settle(
     commands: &mut Commands,
     upstream: &mut impl Upstream,
 ) {
-    let reason = |queue_error: &mut Vec<u8>| match std::mem::take(queue_error) {
-        error if error.is_empty() => b"ERR the history can't be read".to_vec(),
-        error => error,
+    let reason = |queue_error: &mut Vec<u8>| match (std::mem::take(queue_error), reply) {
+        (error, _) if !error.is_empty() => error,
+        (_, Reply::Error(error)) => error.strip_prefix(EXEC_REFUSED).unwrap_or(error).to_vec(),
+        _ => b"ERR the history can't be read".to_vec(),
     };
     match asked {
         Asked::Queued => {

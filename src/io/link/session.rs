@@ -324,6 +324,7 @@ impl Session {
             _ => None,
         };
         match (sent, error) {
+            (_, Some(error)) if error.starts_with(UNREADABLE) => return Err(refused(error)),
             (Sent::Hello, None) if identity.of_master && role_in_hello(reply) != MASTER => {
                 return Err(LinkError::NotMaster);
             }
@@ -412,6 +413,10 @@ fn knows_no_hello(error: &[u8]) -> bool {
 }
 
 const MASTER: Option<&[u8]> = Some(b"master");
+
+/// What Redis answers, before it closes the connection, to what was spoiled on the way: whatever
+/// had been asked, this is no answer to it.
+const UNREADABLE: &[u8] = b"ERR Protocol error";
 
 /// What the answer to HELLO says that the server is.
 fn role_in_hello<'a>(reply: &'a Reply<'_>) -> Option<&'a [u8]> {

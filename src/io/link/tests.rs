@@ -21,6 +21,7 @@ struct Told {
     unproven: usize,
     subscribed: usize,
     losses: Vec<String>,
+    refusals: usize,
     history: Vec<String>,
 }
 
@@ -51,7 +52,9 @@ impl Upstream for Told {
         self.subscribed += 1;
     }
 
-    fn refused(&mut self, _: ChannelId, _: &[u8]) {}
+    fn refused(&mut self, _: ChannelId, _: &[u8]) {
+        self.refusals += 1;
+    }
 
     fn link_settled(&mut self) {}
 
@@ -359,6 +362,20 @@ fn a_redis_that_is_busy_with_a_script_keeps_a_link_that_was_proven() {
 }
 
 #[test]
+fn a_command_that_was_spoiled_on_the_way_is_no_refusal_of_its_channel() {
+    let mut world = World::new();
+    world.subscribe(&["a"]);
+    world.answers("-ERR Protocol error: invalid multibulk length\r\n");
+    let loss = "it answered: ERR Protocol error: invalid multibulk length";
+    assert_eq!((world.told.losses, world.told.refusals), (vec![loss.to_owned()], 0));
+
+    let mut world = World::new();
+    world.subscribe(&["a"]);
+    world.answers("-NOPERM no\r\n+PONG\r\n");
+    assert_eq!((world.told.losses, world.told.refusals), (Vec::new(), 1));
+}
+
+#[test]
 fn answers_about_history_are_told_apart_and_so_are_the_reasons_of_failed_ones() {
     let mut world = World::new();
     world.link.read_clock();
@@ -383,6 +400,9 @@ fn answers_about_history_are_told_apart_and_so_are_the_reasons_of_failed_ones() 
     world.answers(&format!("{queued}+QUEUED\r\n*3\r\n{entry}{time}{stats}"));
     world.link.read_clock();
     world.answers("+OK\r\n-NOPERM clock\r\n+QUEUED\r\n-EXECABORT discarded\r\n");
+    world.link.read_clock();
+    let refused = "-EXECABORT Transaction discarded because of: NOPERM exec\r\n";
+    world.answers(&format!("{queued}{refused}"));
     let clock = Clock { newest, since: "1-0".parse_id(), ttl_ms: 9, evicted: Some(4) };
     let expected = [
         format!("clock {:?} at 8005", Some(clock)),
@@ -390,6 +410,7 @@ fn answers_about_history_are_told_apart_and_so_are_the_reasons_of_failed_ones() 
         "NOPERM no".to_owned(),
         format!("none from 7-3, clock {:?} at 8005", Some(clock.after_evictions(5))),
         "NOPERM clock".to_owned(),
+        "NOPERM exec".to_owned(),
     ];
     assert_eq!(world.told.history, expected);
 }
