@@ -55,6 +55,8 @@ pub(super) struct History {
     pub(super) clock_asked: u64,
     pub(super) clock_told: u64,
     clock_told_at: Tick,
+    /// When it is asked for again, after Redis could not tell it.
+    clock_due: Option<Tick>,
     /// Streams that wait for it.
     pub(super) clock_waiters: Vec<ConnectionId>,
     /// Streams that wait for the link, or for its repair.
@@ -96,6 +98,7 @@ impl History {
             clock_asked: 0,
             clock_told: 0,
             clock_told_at: Tick::default(),
+            clock_due: None,
             clock_waiters: Vec::new(),
             suspended: Vec::new(),
             cached: VecDeque::new(),
@@ -181,10 +184,16 @@ impl Streams {
         wants
     }
 
-    /// Redis could not tell its newest id yet: it is asked again.
+    /// Redis had no newest id yet: it is asked again.
     pub fn repeat_clock(&mut self) {
         self.history.clock_told += 1;
         self.history.wants_clock = true;
+    }
+
+    /// Redis can't tell its newest id for the moment: it is asked again after a while.
+    pub fn delay_clock(&mut self) {
+        self.history.clock_told += 1;
+        self.history.clock_due = Some(self.now.after(DELAYED_TICKS));
     }
 
     /// The history of this Redis can't be read: from now on streams are live only.
@@ -237,7 +246,9 @@ impl Streams {
     /// Everything was lost with Redis: all streams are told, and begin anew with its newest id.
     pub fn begin_anew(&mut self, clock: Clock) {
         self.history.position = Some(clock.newest);
-        self.history.repair = None;
+        // One that is still to begin goes on, so that nobody is told of the lost link again.
+        let repair = self.history.repair.take_if(|repair| !repair.is_begun);
+        self.history.repair = repair.map(|_| Repair { head: clock.newest, ..Repair::default() });
         let mut anew = Vec::new();
         event_stream::encode_id(clock.newest.to_string().as_bytes(), &mut anew);
         anew.push(b'\n');
@@ -271,6 +282,9 @@ impl Streams {
                 recent.reading = Reading::Listed;
                 self.history.reads.push_back(id);
             }
+        }
+        if self.history.clock_due.take_if(|due| self.now.has_reached(*due)).is_some() {
+            self.history.wants_clock = true;
         }
         let interval = CLOCK_READ_INTERVAL.as_millis() / TICK.as_millis();
         let is_due = u128::from(self.now.since(self.history.clock_told_at)) >= interval;
@@ -366,6 +380,7 @@ impl Streams {
         history.reads_asked = 0;
         history.delayed = Deadlines::new(DELAYED_TICKS);
         history.clock_told = history.clock_asked;
+        history.clock_due = None;
         history.suspended.append(&mut history.clock_waiters);
         for id in self.channels.ids() {
             if let Some(recent) = self.channels.recent_mut(id) {

@@ -197,19 +197,23 @@ impl Upstream for Core {
     }
 
     fn history_refused(&mut self, read: Option<PageRead>, error: &[u8]) {
-        let passes = PASSING_ERRORS.iter().any(|passing| error.starts_with(passing));
+        let passes = passes(error);
         if let Some(suppressed) = self.history_line.permit(clock::now()) {
             let error = String::from_utf8_lossy(error);
             warn!(worker = %self.id, suppressed, "Redis does not tell its history: {error}");
         }
         match read {
             Some(read) => self.streams.fail_page(read.channel, !passes),
-            None if passes => self.streams.repeat_clock(),
+            None if passes => self.streams.delay_clock(),
             None => self.streams.give_history_up(),
         }
     }
 
     fn function_refused(&mut self, error: &[u8]) {
+        // The link is lost by that too, and the next one asks again.
+        if passes(error) {
+            return;
+        }
         let error = String::from_utf8_lossy(error);
         info!(
             "our user at Redis may not load the function corecast_publish ({error}): if nobody \
@@ -322,14 +326,10 @@ fn named<'a>(event: &mut event_stream::Event<'a>, envelope: &Envelope<'a>) {
     }
 }
 
-/// How the errors begin that pass by themselves, or with the link: what Redis could not read was
-/// spoiled on the way.
-const PASSING_ERRORS: [&[u8]; 7] = [
-    b"BUSY",
-    b"LOADING",
-    b"MASTERDOWN",
-    b"TRYAGAIN",
-    b"CLUSTERDOWN",
-    b"ERR the history",
-    b"ERR Protocol error",
-];
+fn passes(error: &[u8]) -> bool {
+    PASSING_ERRORS.iter().any(|passing| error.starts_with(passing))
+}
+
+/// How the errors begin that pass by themselves.
+const PASSING_ERRORS: [&[u8]; 6] =
+    [b"BUSY", b"LOADING", b"MASTERDOWN", b"TRYAGAIN", b"CLUSTERDOWN", b"ERR the history"];

@@ -387,3 +387,19 @@ fn an_event_that_ends_every_link_is_not_read_again_and_again() {
     assert!((1..=8).contains(&world.links_ended), "{} links", world.links_ended);
     assert_eq!(world.clients[0].resets, 1);
 }
+
+#[test]
+fn a_redis_that_cannot_tell_its_newest_id_is_asked_again_after_a_pause() {
+    let mut streams = World::new(0, usize::MAX).streams;
+    streams.link_up();
+    assert!(streams.takes_clock_wish());
+    streams.delay_clock();
+    for tick in 1..=10 {
+        assert!(!streams.takes_clock_wish());
+        streams.set_time(Tick(tick), u64::from(tick) * 100);
+        streams.history_tick();
+    }
+    assert!(streams.takes_clock_wish());
+    streams.repeat_clock();
+    assert!(streams.takes_clock_wish(), "one that has begun its clock is asked at once");
+}
