@@ -239,8 +239,8 @@ fn a_pause_of_redis_loses_neither_link_nor_message() {
 }
 
 /// What the README tells operators to grant, and no more.
-const MINIMAL_ACL: &str = "on >pw resetchannels &news* &corecast:probe:* -@all +hello +auth +ping \
-                           +client|setname +subscribe +unsubscribe +publish";
+const MINIMAL_ACL: &str = "on >pw resetchannels &news* &corecast:probe:* -@all +ping +subscribe \
+                           +unsubscribe +publish";
 
 fn set_user(redis: &Redis, rules: &str) {
     let mut command: Vec<&[u8]> = vec![b"ACL", b"SETUSER", b"corecast"];
