@@ -71,7 +71,8 @@ impl Upstream for Core {
             self.counters.probes_lost.add(1);
         }
         let is_news = !std::mem::replace(&mut self.link_was_missed, true);
-        if was_up {
+        // What keeps a link from being proven again, such as a Redis that loads, it does to all.
+        if was_up && (is_news || self.id.0 == 0) {
             warn!(worker = %self.id, "lost the link to Redis: {error}; connecting again");
         } else if is_news && self.id.0 == 0 {
             warn!("no link to Redis: {error}; streams open all the same, and I keep trying");
