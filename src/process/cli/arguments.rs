@@ -161,7 +161,8 @@ pub(super) struct ServeArguments {
     #[arg(long, value_name = "N", help_heading = PROCESS)]
     #[arg(value_parser = values::number(1usize, 1024))]
     pub(super) workers: Option<usize>,
-    /// Let the kernel move workers between cores
+    /// Let the kernel move workers between cores, as it does wherever there are more workers than
+    /// cores
     #[arg(long, help_heading = PROCESS, value_parser = values::switch)]
     pub(super) no_pin: bool,
     /// I/O driver: auto, uring or epoll; auto is uring, or epoll where that is refused
