@@ -190,10 +190,10 @@ impl Streams {
         self.history.wants_clock = true;
     }
 
-    /// Redis can't tell its newest id for the moment: it is asked again after a while.
-    pub fn delay_clock(&mut self) {
+    /// Redis can't tell its newest id for the moment: it is asked again after so many ticks.
+    pub fn delay_clock(&mut self, ticks: u32) {
         self.history.clock_told += 1;
-        self.history.clock_due = Some(self.now.after(DELAYED_TICKS));
+        self.history.clock_due = Some(self.now.after(ticks));
     }
 
     /// The history of this Redis can't be read: from now on streams are live only.

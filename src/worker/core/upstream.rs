@@ -21,7 +21,7 @@ use crate::sys::clock;
 impl Upstream for Core {
     fn link_up(&mut self, protocol: Protocol) {
         self.wants_proof = true;
-        self.clock_was_started = false;
+        self.clock_misses = 0;
         self.clock_was_told = false;
         if protocol == Protocol::Resp2 {
             self.streams.give_history_up();
@@ -155,8 +155,11 @@ impl Upstream for Core {
     fn clock(&mut self, clock: Option<Clock>, now_ms: u64) {
         let clock = match clock {
             Some(clock) => clock,
-            None if !self.clock_was_started => {
-                self.clock_was_started = true;
+            None if self.clock_misses <= self.clock_patience() => {
+                self.clock_misses += 1;
+                if self.clock_misses <= self.clock_patience() {
+                    return self.streams.delay_clock(1);
+                }
                 self.clock_to_start = Some(now_ms);
                 return self.streams.repeat_clock();
             }
@@ -205,7 +208,7 @@ impl Upstream for Core {
         }
         match read {
             Some(read) => self.streams.fail_page(read.channel, !passes),
-            None if passes => self.streams.delay_clock(),
+            None if passes => self.streams.delay_clock(BUSY_TICKS),
             None => self.streams.give_history_up(),
         }
     }
@@ -236,6 +239,13 @@ impl Upstream for Core {
 }
 
 impl Core {
+    /// How often a clock is missed before this worker begins one. Each leaves that to the first
+    /// worker for a second: of two that begin it at the same time the second would begin it anew,
+    /// a millisecond later, and streams of the other would be reset when they come back.
+    fn clock_patience(&self) -> u32 {
+        if self.id.0 == 0 { 0 } else { 10 }
+    }
+
     /// An event for the streams of a channel, by its name in Redis.
     fn deliver(&mut self, channel: ChannelId, event: &event_stream::Event<'_>) {
         self.encoded.clear();
@@ -326,6 +336,9 @@ fn named<'a>(event: &mut event_stream::Event<'a>, envelope: &Envelope<'a>) {
         event.event = name.into();
     }
 }
+
+/// Ticks after which a Redis that was busy is asked again.
+const BUSY_TICKS: u32 = 10;
 
 fn passes(error: &[u8]) -> bool {
     PASSING_ERRORS.iter().any(|passing| error.starts_with(passing))
