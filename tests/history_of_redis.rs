@@ -208,7 +208,7 @@ fn history_is_that_of_the_database_in_the_url() {
 /// needs without.
 const LIVE_RIGHTS: &str = "&news* &corecast:probe:* +ping +subscribe +unsubscribe +publish";
 const HISTORY_RIGHTS: &str = "~corecast:* +multi +exec +xrevrange +time +xadd +info";
-/// What it can do without, and then says so.
+/// What it can do without where somebody else does it, and then says so.
 const HISTORY_COMFORT: &str = "+function|load";
 /// What it tells them to grant to who publishes.
 const PUBLISHER_RIGHTS: &str =
