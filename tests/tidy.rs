@@ -67,6 +67,22 @@ fn no_lock_file_names_download_addresses() {
     check(&all_files(), download_problems);
 }
 
+#[test]
+fn figures_in_the_readme_are_those_that_were_measured() {
+    let read = |path| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let readme = read("README.md");
+    let (_, figures) = readme.split_once("## Figures\n").unwrap();
+    let (figures, _) = figures.split_once("\n## ").unwrap();
+    let (table, peers) = (read("benches/results/table.md"), read("benches/results/peers.txt"));
+    assert!(figures.contains(&table), "benches/results/table.md has other figures");
+    let rows = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| line.starts_with('|')).map(str::to_owned).collect()
+    };
+    let measured = [rows(&table), rows(&peers)].concat();
+    let unknown: Vec<_> = rows(figures).into_iter().filter(|row| !measured.contains(row)).collect();
+    assert!(unknown.is_empty(), "no result has this:\n{}", unknown.join("\n"));
+}
+
 fn check(files: &[File], checker: fn(&File) -> Vec<String>) {
     assert!(!files.is_empty(), "no files to check");
     let problems: Vec<String> = files

@@ -73,10 +73,8 @@ def accept(lab):
         options = ["--streams", streams, "--messages", 1, "--idle", "500ms"]
         compared = lab.compare(server, CORES, *options)
 
-    def cost(report):
-        return sum(report["server"]["per_stream_us"][kind] for kind in ("user", "system"))
-
-    return [ratio("<=", 1.2, "CPU per accepted stream, to the bare loop's", *compared.both(cost))]
+    cost = compared.both(lambda report: cpu_us(report, "per_stream_us"))
+    return [ratio("<=", 1.2, "CPU per accepted stream, to the bare loop's", *cost)]
 
 
 def fan_out_1(lab):
@@ -163,10 +161,11 @@ def resume(lab):
     with lab.redis() as redis:
         past = ["--streams", 0, "--channels", 100, "--messages", 5000, "--rate", "max"]
         lab.bench(f"{NOBODY}/past-{{n}}", *past, "--history", 50, "--redis", redis)
+        fresh = ["--messages", 100, "--rate", "max"]
         for number in range(min(5, lab.rounds)):
             rounds = [
                 lambda: returns.append(storm(lab, redis, streams, "past", "--resume")),
-                lambda: openings.append(storm(lab, redis, streams, "new", "--messages", 100, "--rate", "max")),
+                lambda: openings.append(storm(lab, redis, streams, "new", *fresh)),
             ]
             for run in rounds if number % 2 == 0 else reversed(rounds):
                 run()
@@ -303,6 +302,70 @@ def million_load(lab, streams, server):
     return [*opening, *pause, *channel]
 
 
+def others(lab):
+    """What else costs something: big events, several channels, merging, a crowd's begin and end"""
+    return [*big_events(lab), *several_channels(lab), *merging(lab), *begin_and_end(lab)]
+
+
+def big_events(lab):
+    load = ["--bytes", "256KiB", "--messages", 3, "--rate", 1, "--idle", "300ms"]
+    with lab.server("--workers", CORES) as server:
+        rounds = min(15, lab.rounds)
+        streams = ["--streams", lab.small(1000, 100)]
+        compared = lab.compare(server, CORES, *streams, *load, rounds=rounds)
+    wall = compared.both(lambda report: report["last_stream_ms"]["median"])
+    name = "time to the last of 1,000 streams, 256 KiB, to the bare loop's"
+    return [ratio("<=", None, name, *wall)]
+
+
+def several_channels(lab):
+    """A stream of several channels stands in no channel's list, and is served by itself."""
+    one = paced(lab, "bench-{n}")
+    five = paced(lab, "?channel=bench-{n}&channel=a&channel=b&channel=c&channel=d")
+    name = "CPU per delivery to streams of 5 channels, to that of one"
+    return [ratio_of_all("<=", None, name, five, one)]
+
+
+def merging(lab):
+    rate = ["--rate", 50, "--messages", 250]
+    at_once = paced(lab, "bench-{n}", rate=rate)
+    merged = paced(lab, "bench-{n}", "--coalesce", "1s", rate=rate)
+    name = "CPU per delivery with --coalesce 1s, 5 messages a second, to that without"
+    return [ratio_of_all("<=", None, name, merged, at_once)]
+
+
+def paced(lab, path, *options, rate=("--rate", 20, "--messages", 100)):
+    """CPU per delivery of some servers with 10 channels of 1,000 streams each."""
+    costs = []
+    for _ in range(few(lab)):
+        with lab.server("--workers", CORES, *options) as server:
+            url = f"{server.url}{path}" if path.startswith("?") else f"{server.url}/{path}"
+            streams = ["--streams", lab.small(10_000, 500), "--channels", 10]
+            target = ["--channel", "bench-{n}", "--redis", server.redis, "--server-pid", server.pid]
+            costs.append(cpu_us(lab.bench(url, *streams, *rate, *target), "per_delivery_us"))
+    return costs
+
+
+def begin_and_end(lab):
+    """100,000 streams come as fast as they can, and the server is told to end."""
+    streams = lab.small(100_000, 5000)
+    with lab.server(*many_workers(lab), "--drain-time", "1s") as server:
+        load = ["--streams", streams, "--messages", 1, "--redis", server.redis]
+        stop = ["--server-pid", server.pid, "--stop-server", "60s"]
+        report = lab.bench(f"{server.url}/bench", *load, *stop, may_lose=True)
+        code = server.wait_end(30)
+    opened = [report["streams"]["per_second"]]
+    return [
+        at_least(None, "/s", "streams opened per second, 100,000", opened),
+        at_most(None, "s", "their end, --drain-time 1s", [report["server"]["drain_seconds"]]),
+        at_most(0, "", "exit code of that server", [code]),
+    ]
+
+
+def cpu_us(report, what):
+    return sum(report["server"][what][kind] for kind in ("user", "system"))
+
+
 def growth(lab):
     """Deliveries per second from 1,000 to 1,000,000 streams, beside the bare loop's"""
     sizes = GROWTH[: lab.small(len(GROWTH), 1)]
@@ -365,5 +428,6 @@ ALL = {
         overload,
         million,
         growth,
+        others,
     )
 }

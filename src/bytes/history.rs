@@ -25,6 +25,9 @@ pub struct Envelope<'a> {
     pub id: EventId,
     /// No event of the channel has, or ever had, an id between this and `id`.
     pub previous: EventId,
+    /// Whether `previous` is known to be an event, which subscribers have got before this one.
+    /// Entries of history do not tell.
+    pub is_chained: bool,
     /// Not empty, and without CR, LF and NUL.
     pub event: Option<&'a [u8]>,
     pub payload: &'a [u8],
@@ -90,8 +93,8 @@ pub const SCRIPT: &str =
 /// Longest type of an event that the script takes.
 pub const EVENT_BYTES_MAX: usize = 1024;
 
-/// What an envelope takes beside its payload, at most: NUL, two ids, two spaces, a type, LF.
-pub const ENVELOPE_BYTES_MAX: usize = 4 + 2 * ID_BYTES_MAX + EVENT_BYTES_MAX;
+/// What an envelope takes beside its payload, at most: NUL, two ids, two spaces, `<`, a type, LF.
+pub const ENVELOPE_BYTES_MAX: usize = 5 + 2 * ID_BYTES_MAX + EVENT_BYTES_MAX;
 
 /// Two numbers of 20 digits and a hyphen.
 const ID_BYTES_MAX: usize = 41;
@@ -192,14 +195,16 @@ impl<'a> Envelope<'a> {
         let payload = rest.get(head.len() + 1..)?;
         let mut parts = head.splitn(3, |&byte| byte == b' ');
         let id = EventId::parse(parts.next()?)?;
-        let previous = EventId::parse(parts.next()?)?;
+        let previous = parts.next()?;
+        let bound = previous.strip_prefix(b"<");
+        let (is_chained, previous) = (bound.is_none(), EventId::parse(bound.unwrap_or(previous))?);
         let event = parts.next();
         let is_clean = |event: &[u8]| {
             (1..=EVENT_BYTES_MAX).contains(&event.len())
                 && !event.iter().any(|byte| matches!(byte, b'\0' | b'\r'))
         };
         let is_good = previous < id && event.is_none_or(is_clean);
-        is_good.then_some(Self { id, previous, event, payload })
+        is_good.then_some(Self { id, previous, is_chained, event, payload })
     }
 
     /// Reads an entry of a channel's stream: `[id, [p, …, e, …, d, …]]`.
@@ -209,14 +214,15 @@ impl<'a> Envelope<'a> {
         let field = |name: &[u8]| find(fields, name);
         let previous = EventId::parse(field(b"p")?)?;
         let event = field(b"e").filter(|event| !event.is_empty());
-        (previous < id).then_some(Self { id, previous, event, payload: field(b"d")? })
+        let payload = field(b"d")?;
+        (previous < id).then_some(Self { id, previous, is_chained: false, event, payload })
     }
 
     /// Appends the message that subscribers get.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(b'\0');
         out.extend_from_slice(self.id.to_string().as_bytes());
-        out.push(b' ');
+        out.extend_from_slice(if self.is_chained { b" " } else { b" <" });
         out.extend_from_slice(self.previous.to_string().as_bytes());
         if let Some(event) = self.event {
             out.push(b' ');
@@ -242,7 +248,7 @@ impl Clock {
     /// than it knows of, events may be among them, and nothing is known of any.
     #[must_use]
     pub fn after_evictions(self, evicted: u64) -> Self {
-        let is_noted = self.evicted.is_none_or(|noted| noted == evicted);
+        let is_noted = self.evicted == Some(evicted);
         let since = if is_noted { self.since } else { self.newest };
         Self { since, evicted: Some(evicted), ..self }
     }

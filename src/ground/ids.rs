@@ -14,6 +14,11 @@ pub struct ChannelId(pub u32);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MultiId(pub u32);
 
+impl MultiId {
+    /// The place of a stream that has gone.
+    pub const GAP: Self = Self(u32::MAX);
+}
+
 /// A connection of a worker: its slot, and the generation that tells it from earlier and later
 /// tenants of that slot. A stale id finds nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -198,6 +198,13 @@ impl Channel {
         !self.subscribers.is_empty() || !self.members.is_empty()
     }
 
+    /// The same, and places of streams that have gone do not count. O(n).
+    #[must_use]
+    pub fn has_streams_left(&self) -> bool {
+        self.subscribers.iter().any(|subscriber| !subscriber.is_gap())
+            || self.members.iter().any(|member| *member != MultiId::GAP)
+    }
+
     /// Adds a stream of this channel alone and returns its position.
     pub fn subscribe(&mut self, subscriber: Subscriber) -> usize {
         if self.subscribers.is_empty() {

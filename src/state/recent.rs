@@ -23,8 +23,12 @@ pub struct Recent {
     bytes: usize,
     /// Redis keeps nothing at or below the floor.
     exhausted: bool,
-    /// The position of the worker when somebody last published here without history.
+    /// The position of the worker when somebody last published here without history, or when the
+    /// subscription came to stand after streams had gone on without it.
     pub last_plain: Option<EventId>,
+    /// Streams get events of their other channels while the subscription does not stand. Who comes
+    /// back with the id of one may have missed something here that was published before it.
+    pub has_gone_on_without: bool,
     pub reading: Reading,
     /// Streams that wait for more to be read.
     pub waiters: Vec<ConnectionId>,
@@ -51,6 +55,8 @@ pub struct Kept {
     pub id: EventId,
     /// No event of the channel is between this and `id`.
     pub previous: EventId,
+    /// Whether it is known to be an event.
+    pub is_chained: bool,
     /// Empty for an event that can't be shown: its format can't read it.
     pub bytes: Rc<[u8]>,
 }
@@ -123,11 +129,17 @@ impl Recent {
             };
             self.losses = Losses { count: count.saturating_add(1), at: now, newest };
         }
-        let last_plain = self.last_plain;
+        let (last_plain, has_gone_on_without) = (self.last_plain, self.has_gone_on_without);
         let waiters = std::mem::take(&mut self.waiters);
         let lost = std::mem::replace(
             self,
-            Self { last_plain, waiters, losses: self.losses, ..Self::default() },
+            Self {
+                last_plain,
+                has_gone_on_without,
+                waiters,
+                losses: self.losses,
+                ..Self::default()
+            },
         );
         lost.bytes
     }
@@ -139,7 +151,7 @@ impl Recent {
             self.floor = Some(event.previous);
         }
         let newest = self.newest();
-        let is_next = newest.is_none_or(|newest| event.previous <= newest);
+        let is_next = !event.is_chained || newest.is_none_or(|newest| event.previous <= newest);
         if newest.is_some_and(|newest| event.id <= newest) {
             return true;
         }
@@ -171,6 +183,10 @@ impl Recent {
         self.exhausted = count < asked;
         for event in page {
             let Some(floor) = self.floor else { return 0 };
+            if event.id > floor && !self.events.is_empty() {
+                // It arrived while the page was read.
+                continue;
+            }
             // Between a floor that is no event's id and the next event below it, there is none.
             let is_next =
                 if self.events.is_empty() { event.id <= floor } else { event.id == floor };
@@ -260,6 +276,12 @@ impl Recent {
         self.events.iter().rev()
     }
 
+    /// Events in memory.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.events.len()
+    }
+
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -342,7 +364,7 @@ mod tests {
         let mut recent = Recent::default();
         assert_eq!(links_ended(&mut recent, 0..900), 9);
         let (id, previous) = (EventId { ms: 7, seq: 0 }, EventId { ms: 6, seq: 0 });
-        let kept = Kept { id, previous, bytes: Vec::new().into() };
+        let kept = Kept { id, previous, is_chained: true, bytes: Vec::new().into() };
         recent.align(id);
         recent.extend(vec![kept], 1, EventId::ZERO);
         assert_eq!(links_ended(&mut recent, 900..980), 8);

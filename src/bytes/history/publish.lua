@@ -12,11 +12,12 @@
 --   evicted  Keys that Redis had evicted by then.
 --
 -- Each channel has a stream of its events: p, e (if there is an EVENT) and d. Subscribers get
--- NUL id SP p [SP EVENT] LF DATA.
+-- NUL id SP [<]p [SP EVENT] LF DATA.
 --
 -- p promises: no event of this channel has, or ever had, an id between p and the event's own. It
--- is the event before, or, if that was not kept, the latest id that a lost one can have had. So a
--- stream that has everything up to an id of at least p has missed nothing before this event.
+-- is the event before, or, if that was not kept, the latest id that a lost one can have had; then
+-- subscribers see < before it. So a stream that has everything up to an id of at least p has missed
+-- nothing before this event, and a subscriber who did not get the event p has lost something.
 local function publish(keys, arguments)
   local function refuse(problem)
     return redis.error_reply('ERR corecast_publish: ' .. problem)
@@ -89,7 +90,7 @@ local function publish(keys, arguments)
 
   local name, before = show(id), show(previous)
   local fields = { 'p', before, 'd', data }
-  local head = name .. ' ' .. before
+  local head = name .. (entry and ' ' or ' <') .. before
   if event ~= '' then
     fields = { 'p', before, 'e', event, 'd', data }
     head = head .. ' ' .. event

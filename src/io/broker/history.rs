@@ -91,6 +91,7 @@ impl History {
             _ => EventId { ms: now_ms, seq: 0 },
         };
         let last = self.channels.get(channel).and_then(|channel| channel.entries.back());
+        let is_chained = last.is_some();
         let previous = last.map_or_else(|| self.clock.expired(now_ms), |last| last.id);
         self.clock.newest = id;
         self.clock.ttl_ms = self.clock.ttl_ms.min(ttl_ms);
@@ -105,7 +106,7 @@ impl History {
         self.make_room();
         self.count();
         let event = Some(event).filter(|event| !event.is_empty());
-        Envelope { id, previous, event, payload }
+        Envelope { id, previous, is_chained, event, payload }
     }
 
     /// The entries of a channel with these ids, the oldest first.

@@ -368,7 +368,7 @@ fn a_plain_publish_is_kept_where_the_channel_has_a_history() {
         let envelope = message.split_once("\0").unwrap().1;
         assert!(envelope.ends_with(&format!("\n{n}\r\n")), "{message}");
         if n == "1" {
-            assert!(envelope.contains(&format!(" {since}\n")), "{envelope} {clock}");
+            assert!(envelope.contains(&format!(" <{since}\n")), "{envelope} {clock}");
         }
     }
     assert_eq!(bench.ask(publisher, "XLEN corecast:{a}\r\n"), ":2\r\n");

@@ -49,6 +49,7 @@ pub(super) struct Session {
     queue_error: Vec<u8>,
     /// When a turn last ended with more to read.
     behind: Option<Instant>,
+    asked_again: Again,
     /// When the phase began.
     pub(super) since: Instant,
 }
@@ -65,6 +66,15 @@ enum Phase {
     },
 }
 
+/// Whether channels were asked for again, each alone, behind the PING whose answer was to say that
+/// all have been answered: then another PING is to say so. Once: who comes later is not waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    No,
+    Yes,
+    Pinged,
+}
+
 /// A link that held for so long was healthy: the next loss is a new story.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
@@ -78,6 +88,7 @@ impl Session {
             phase: Phase::Connecting,
             queue_error: Vec::new(),
             behind: None,
+            asked_again: Again::No,
             since: now,
         }
     }
@@ -345,6 +356,10 @@ impl Session {
                     // A script takes its time; Redis lives, and the subscriptions stand.
                     Some(error) if *settled && error.starts_with(b"BUSY ") => {}
                     Some(error) => return Err(refused(error)),
+                    None if self.asked_again == Again::Yes => {
+                        self.asked_again = Again::Pinged;
+                        self.ping(now);
+                    }
                     None => {
                         if !std::mem::replace(settled, true) {
                             self.proof.begin(now);
@@ -362,11 +377,7 @@ impl Session {
             }
             (Sent::Subscribe { channels, names, .. }, Some(error)) => match *channels.as_slice() {
                 [channel] => upstream.refused(channel, error),
-                // One forbidden channel fails them all: ask for each alone.
-                _ => channels
-                    .into_iter()
-                    .zip(names)
-                    .for_each(|(channel, name)| self.subscribe(vec![channel], vec![name])),
+                _ => self.ask_for_each(channels, names),
             },
             (Sent::Unsubscribe { .. }, Some(_)) => {}
             (Sent::History(asked), _) => {
@@ -378,6 +389,17 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// One forbidden channel has failed them all: asks for each alone.
+    fn ask_for_each(&mut self, channels: Vec<ChannelId>, names: Vec<Vec<u8>>) {
+        for (channel, name) in channels.into_iter().zip(names) {
+            self.subscribe(vec![channel], vec![name]);
+        }
+        let is_settled = matches!(self.phase, Phase::Up { settled: true, .. });
+        if !is_settled && self.asked_again == Again::No {
+            self.asked_again = Again::Yes;
+        }
     }
 
     /// Something that was published has arrived.

@@ -22,6 +22,7 @@ struct Told {
     subscribed: usize,
     losses: Vec<String>,
     refusals: usize,
+    settled: usize,
     history: Vec<String>,
 }
 
@@ -56,7 +57,9 @@ impl Upstream for Told {
         self.refusals += 1;
     }
 
-    fn link_settled(&mut self) {}
+    fn link_settled(&mut self) {
+        self.settled += 1;
+    }
 
     fn clock(&mut self, clock: Option<Clock>, now_ms: u64) {
         self.history.push(format!("clock {clock:?} at {now_ms}"));
@@ -373,6 +376,18 @@ fn a_command_that_was_spoiled_on_the_way_is_no_refusal_of_its_channel() {
     world.subscribe(&["a"]);
     world.answers("-NOPERM no\r\n+PONG\r\n");
     assert_eq!((world.told.losses, world.told.refusals), (Vec::new(), 1));
+}
+
+#[test]
+fn channels_that_are_asked_for_again_alone_are_waited_for() {
+    let mut world = World::new();
+    world.subscribe(&["a", "b"]);
+    world.answers("-NOPERM b\r\n+PONG\r\n");
+    assert_eq!(world.told.settled, 0);
+    world.link.flush(world.now, &world.reactor, &mut world.told);
+    world.hears("PING");
+    world.answers(">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n-NOPERM b\r\n+PONG\r\n");
+    assert_eq!((world.told.subscribed, world.told.refusals, world.told.settled), (1, 1, 1));
 }
 
 #[test]

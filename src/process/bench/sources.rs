@@ -26,7 +26,7 @@ impl Sources {
         let IpAddr::V4(address) = address else { return None };
         let (first_port, last_port) = observer::client_ports();
         let ports = (last_port - first_port).clamp(1, PORTS_MAX);
-        let first = Ipv4Addr::new(127, fastrand::u8(1..=254), 0, 2);
+        let first = Ipv4Addr::new(127, fastrand::u8(1..=254), fastrand::u8(..), 2);
         address.is_loopback().then_some(Self { first, port: first_port, ports })
     }
 

@@ -46,6 +46,9 @@ pub struct CatchUp {
     resets: Vec<Reset>,
     /// For a start with the newest events: what was before them is not missed.
     since: EventId,
+    /// For such a start: the worker's position when the head was sent early. The client misses what
+    /// comes after that, however much it is.
+    opened: Option<EventId>,
     /// How often Redis has to have told its newest id before an id beyond it is none of ours.
     clock_needed: u64,
     has_read: bool,
@@ -121,6 +124,7 @@ impl Streams {
             unsent: None,
             resets: Vec::new(),
             since: EventId::ZERO,
+            opened: None,
             clock_needed: 0,
             has_read: false,
         };
@@ -196,10 +200,11 @@ impl Streams {
             // What is published from here on will be made up for.
             (Start::Now, Some(position)) => catch_up.start = Start::After(position),
             (Start::Now, None) => catch_up.start = Start::Unheard,
+            (Start::Last(_), position) => catch_up.opened = position,
             _ => {}
         }
         let start = catch_up.start;
-        if matches!(start, Start::After(_) | Start::Unheard) {
+        if start != Start::Unknown {
             // Nothing makes up for what is published on a channel that is not kept.
             let channels = &self.channels;
             let is_plain = |id: &ChannelId| channels.get(*id).is_some_and(|c| c.recent.is_none());
@@ -207,7 +212,9 @@ impl Streams {
                 catch_up.lacks(channel, ResetReason::LinkLost);
             }
         }
-        encode_start(start, position, &mut bytes);
+        // An id promises that the client has everything up to there.
+        let has = position.filter(|_| !matches!(start, Start::Last(_) | Start::Unknown));
+        encode_start(start, has, &mut bytes);
         self.send_own(id, &bytes, sockets);
     }
 
@@ -230,6 +237,9 @@ impl Streams {
                 if self.history.channels > 0 && !self.is_known(id, catch_up) {
                     return Step::Wait;
                 }
+                self.start_anew(catch_up, ResetReason::UnknownId, position)
+            }
+            Start::After(after) if self.history.is_of_lost_time(after) => {
                 self.start_anew(catch_up, ResetReason::UnknownId, position)
             }
             Start::After(after) => after,
@@ -386,7 +396,10 @@ impl Streams {
         ids.truncate(count);
         let first = ids.last().copied();
         let position = self.history.position.unwrap_or_default();
-        Some(first.map_or(position, |first| first.before().unwrap_or(first)))
+        let after = first.map_or(position, |first| first.before().unwrap_or(first));
+        let opened = catch_up.opened.unwrap_or(after);
+        catch_up.since = catch_up.since.min(opened);
+        Some(after.min(opened))
     }
 
     /// Appends what the stream missed after `after`, in the order of publication, up to the size of

@@ -11,7 +11,7 @@
 //! anything else is passed on: what arrives meanwhile is held, every channel is read back to the
 //! position, and then all events after it leave, in order of their ids over all channels.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 use super::{LinkState, Streams};
@@ -63,7 +63,11 @@ pub(super) struct History {
     pub(super) suspended: Vec<ConnectionId>,
     /// A channel for each event that is kept in memory, oldest first.
     cached: VecDeque<ChannelId>,
+    /// Its length at which those are taken out whose events are gone in another way.
+    cached_max: usize,
     cached_bytes: usize,
+    /// After the first id up to the second, there are events that Redis has lost.
+    lost_time: Option<(EventId, EventId)>,
     /// Channels that keep events in memory.
     pub(super) channels: usize,
 }
@@ -73,10 +77,15 @@ pub(super) struct History {
 pub(super) struct Repair {
     /// How far Redis had come when it told last.
     head: EventId,
+    /// Everything that was asked when the link came up has been answered.
+    is_settled: bool,
     is_begun: bool,
     /// Channels that are still read.
     missing: HashSet<ChannelId>,
 }
+
+/// Entries of the list of cached events that are not worth being looked through.
+const CACHED_MIN: usize = 1024;
 
 /// Ticks after which a reading that failed for the moment is asked for again.
 const DELAYED_TICKS: u32 = 10;
@@ -102,7 +111,9 @@ impl History {
             clock_waiters: Vec::new(),
             suspended: Vec::new(),
             cached: VecDeque::new(),
+            cached_max: CACHED_MIN,
             cached_bytes: 0,
+            lost_time: None,
             channels: 0,
         }
     }
@@ -115,6 +126,12 @@ impl History {
     /// The link speaks: streams begin with the newest id, whatever they listen to.
     pub(super) fn begin(&mut self) {
         self.wants_clock = !self.rules.is_empty();
+    }
+
+    /// Whether an id is of a time whose events Redis has lost: what came after it then is lost too,
+    /// whatever came later.
+    pub(super) fn is_of_lost_time(&self, id: EventId) -> bool {
+        self.lost_time.is_some_and(|(begin, end)| begin < id && id <= end)
     }
 
     /// Whether what arrives may be passed on.
@@ -232,6 +249,7 @@ impl Streams {
             self.wake_waiters(id);
         }
         self.ready.extend(self.history.clock_waiters.drain(..));
+        self.begin_repair();
         if self.history.is_current() {
             self.ready.extend(self.history.suspended.drain(..));
         }
@@ -245,10 +263,17 @@ impl Streams {
 
     /// Everything was lost with Redis: all streams are told, and begin anew with its newest id.
     pub fn begin_anew(&mut self, clock: Clock) {
-        self.history.position = Some(clock.newest);
+        if let Some(position) = self.history.position.replace(clock.newest) {
+            let (begin, end) = self.history.lost_time.unwrap_or((clock.newest, position));
+            self.history.lost_time = Some((begin.min(clock.newest), end.max(position)));
+        }
         // One that is still to begin goes on, so that nobody is told of the lost link again.
         let repair = self.history.repair.take_if(|repair| !repair.is_begun);
-        self.history.repair = repair.map(|_| Repair { head: clock.newest, ..Repair::default() });
+        self.history.repair = repair.map(|Repair { is_settled, .. }| Repair {
+            head: clock.newest,
+            is_settled,
+            ..Repair::default()
+        });
         let mut anew = Vec::new();
         event_stream::encode_id(clock.newest.to_string().as_bytes(), &mut anew);
         anew.push(b'\n');
@@ -269,6 +294,8 @@ impl Streams {
             self.history.cached_bytes -= recent.begin();
         }
         self.history.acknowledged.push(id);
+        // One that was asked for behind the subscription is still to be told.
+        self.history.wants_clock |= self.history.clock_asked == self.history.clock_told;
     }
 
     /// Once in a tick: asks for the newest id from time to time, so that the position of quiet
@@ -298,11 +325,22 @@ impl Streams {
         }
     }
 
-    /// Everything that was asked when the link came up has been answered: reads back to where the
-    /// last link was lost.
+    /// Everything that was asked when the link came up has been answered: what was missed is to be
+    /// made up for.
     pub fn repair(&mut self) {
+        if let Some(repair) = &mut self.history.repair {
+            repair.is_settled = true;
+        }
+        self.begin_repair();
+    }
+
+    /// Reads back to where the last link was lost, once all channels stand.
+    fn begin_repair(&mut self) {
         let Some(position) = self.history.position else { return };
         let Some(repair) = &mut self.history.repair else { return };
+        if !repair.is_settled || !self.history.acknowledged.is_empty() {
+            return;
+        }
         if std::mem::replace(&mut repair.is_begun, true) {
             return;
         }
@@ -333,7 +371,7 @@ impl Streams {
         let mut resets = Vec::new();
         for id in self.channels.ids() {
             let Some(channel) = self.channels.get_mut(id) else { continue };
-            let has_streams = channel.has_streams();
+            let has_streams = channel.has_streams_left();
             let Some(recent) = &mut channel.recent else { continue };
             recent.is_repaired = false;
             if !has_streams {
@@ -345,7 +383,10 @@ impl Streams {
                 }
                 Reach::Covered => {}
                 Reach::Hole | Reach::Readable => resets.push((id, ResetReason::HistoryTrimmed)),
-                Reach::Unknown => resets.push((id, ResetReason::LinkLost)),
+                Reach::Unknown => {
+                    recent.has_gone_on_without = true;
+                    resets.push((id, ResetReason::LinkLost));
+                }
             }
             missed.extend(
                 recent
@@ -372,7 +413,7 @@ impl Streams {
         let history = &mut self.history;
         if history.position.is_some() {
             let repair = history.repair.get_or_insert_default();
-            repair.is_begun = false;
+            (repair.is_settled, repair.is_begun) = (false, false);
             repair.missing.clear();
         }
         history.acknowledged.clear();
@@ -483,6 +524,9 @@ impl Streams {
 
     /// Forgets the oldest events while more are kept in memory than should be, some at a time.
     fn bound_cache(&mut self) {
+        if self.history.cached.len() > self.history.cached_max {
+            self.tidy_cached();
+        }
         for _ in 0..FORGOTTEN_AT_ONCE_MAX {
             if self.history.cached_bytes <= HISTORY_CACHE_BYTES {
                 return;
@@ -498,6 +542,21 @@ impl Streams {
                 self.history.cached_bytes -= recent.forget_oldest();
             }
         }
+    }
+
+    /// Takes out what was cached and is gone by now. O(n), paid for by as many as have come.
+    fn tidy_cached(&mut self) {
+        let mut counted: HashMap<ChannelId, usize> = HashMap::new();
+        let mut kept = VecDeque::new();
+        for id in std::mem::take(&mut self.history.cached).into_iter().rev() {
+            let count = counted.entry(id).or_default();
+            if self.channels.recent_mut(id).is_some_and(|recent| *count < recent.count()) {
+                *count += 1;
+                kept.push_front(id);
+            }
+        }
+        self.history.cached_max = 2 * kept.len() + CACHED_MIN;
+        self.history.cached = kept;
     }
 
     /// A channel is forgotten, and what is kept of it.

@@ -77,9 +77,6 @@ struct LanePass {
     gaps: Vec<ChannelId>,
 }
 
-/// What a gap left by a stream holds.
-const GAP: MultiId = MultiId(u32::MAX);
-
 /// Members looked at for the price of one send, when they were served already.
 const LOOKS_PER_SEND: usize = 16;
 
@@ -247,7 +244,7 @@ impl Streams {
         let position = seat.position as usize;
         if let Some(pass) = &mut self.lane.pass {
             if let Some(member) = channel.members.get_mut(position) {
-                *member = GAP;
+                *member = MultiId::GAP;
                 pass.gaps.push(seat.channel);
             }
             return;
@@ -332,7 +329,7 @@ impl Streams {
         gaps.dedup();
         for id in gaps {
             let Some(channel) = self.channels.get_mut(id) else { continue };
-            channel.members.retain(|member| *member != GAP);
+            channel.members.retain(|member| *member != MultiId::GAP);
             for (position, member) in channel.members.iter().enumerate() {
                 self.lane.move_seat(*member, id, position);
             }

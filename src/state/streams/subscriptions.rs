@@ -99,6 +99,11 @@ impl Streams {
             return;
         }
         channel.subscription = Subscription::Standing;
+        if let Some(recent) = &mut channel.recent
+            && std::mem::take(&mut recent.has_gone_on_without)
+        {
+            recent.last_plain = self.history.position;
+        }
         self.counters.subscriptions.add(1);
         // What was missed of kept events is made up for.
         if channel.has_streams() && (channel.recent.is_none() || self.history.repair.is_none()) {
@@ -128,6 +133,9 @@ impl Streams {
         self.ready.extend(waiters.into_iter().filter(catches_up));
         if let Some(channel) = self.channels.get_mut(id) {
             channel.subscription = Subscription::Refused;
+            if let Some(recent) = &mut channel.recent {
+                recent.has_gone_on_without = true;
+            }
         }
         self.wake_waiters(id);
         self.refused.push(self.now, id);

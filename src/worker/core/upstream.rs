@@ -22,6 +22,8 @@ impl Upstream for Core {
     fn link_up(&mut self, protocol: Protocol) {
         self.wants_proof = true;
         self.clock_misses = 0;
+        self.clock_to_start = None;
+        self.has_gap = false;
         self.clock_was_told = false;
         if protocol == Protocol::Resp2 {
             self.streams.give_history_up();
@@ -295,7 +297,8 @@ impl Core {
                 event_stream::encode(&event, &mut bytes);
             }
         }
-        Kept { id: envelope.id, previous: envelope.previous, bytes: bytes.into() }
+        let Envelope { id, previous, is_chained, .. } = *envelope;
+        Kept { id, previous, is_chained, bytes: bytes.into() }
     }
 
     /// Somebody publishes without history where events are kept.

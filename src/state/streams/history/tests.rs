@@ -74,10 +74,11 @@ impl Redis {
 
     fn publish(&mut self, channel: usize) {
         let stream = self.streams.entry(channel).or_default();
+        let is_chained = !stream.is_empty();
         let previous = stream.back().map_or(self.since, |kept| kept.id);
         self.newest = self.newest.next().unwrap().max(EventId { ms: self.now_ms, seq: 0 });
         let bytes = format!("id: {}\ndata: {channel}\n\n", self.newest).into_bytes().into();
-        let kept = Kept { id: self.newest, previous, bytes };
+        let kept = Kept { id: self.newest, previous, is_chained, bytes };
         stream.push_back(kept.clone());
         if stream.len() > self.kept {
             stream.pop_front();
@@ -402,4 +403,165 @@ fn a_redis_that_cannot_tell_its_newest_id_is_asked_again_after_a_pause() {
     assert!(streams.takes_clock_wish());
     streams.repeat_clock();
     assert!(streams.takes_clock_wish(), "one that has begun its clock is asked at once");
+}
+
+/// A world whose only stream is that of one channel, and open.
+fn with_one_stream() -> World {
+    let mut world = World::new(0, usize::MAX);
+    world.link_up();
+    world.request(10, &["c0"], Start::Now);
+    world.run();
+    world
+}
+
+impl World {
+    /// Lets everybody do what there is to do.
+    fn run(&mut self) {
+        for _ in 0..3 {
+            self.ask(false);
+            self.deliver(usize::MAX);
+            while self.streams.slice(256, &mut self.sockets) {}
+        }
+    }
+
+    /// A client that asks for channels, whatever they are.
+    fn request(&mut self, fd: RawFd, names: &[&str], start: Start) -> ConnectionId {
+        let names: Vec<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
+        let id = self.streams.add(fd);
+        self.streams.request(id, &names, start, Vec::from("head\n"), &mut self.sockets);
+        self.ask(false);
+        id
+    }
+
+    fn kept(&self, ms: u64, previous_ms: u64, is_chained: bool) -> Kept {
+        let [id, previous] = [ms, previous_ms].map(|ms| EventId { ms, seq: 0 });
+        Kept { id, previous, is_chained, bytes: format!("data: {ms}\n\n").into_bytes().into() }
+    }
+}
+
+#[test]
+fn a_channel_whose_events_have_expired_has_no_gap_and_a_chain_that_breaks_has_one() {
+    let mut world = with_one_stream();
+    let c0 = world.streams.find(b"c0").unwrap();
+    let begin = world.redis.newest.ms;
+    // Long after the subscription began, and nothing of the channel is left.
+    assert!(world.streams.publish_kept(c0, world.kept(begin + 900, begin + 500, false)));
+    assert!(world.streams.publish_kept(c0, world.kept(begin + 950, begin + 900, true)));
+    assert!(world.streams.history.repair.is_none());
+    assert!(!world.streams.publish_kept(c0, world.kept(begin + 999, begin + 970, true)));
+}
+
+#[test]
+fn a_head_that_leaves_early_promises_nothing_that_is_still_to_be_sent() {
+    for (start, promises) in [(Start::Now, true), (Start::Last(3), false), (Start::Unknown, false)]
+    {
+        let mut world = with_one_stream();
+        let id = world.request(11, &["c1"], start);
+        world.streams.open(id, &mut world.sockets);
+        let text = world.sockets.text(11);
+        assert_eq!(text.contains(&world.redis.newest.to_string()), promises, "{start:?}: {text}");
+        assert!(text.contains("id: "), "{text}");
+    }
+}
+
+#[test]
+fn the_newest_events_are_those_since_an_early_head_where_these_are_more() {
+    let mut world = with_one_stream();
+    let id = world.request(11, &["c1"], Start::Last(2));
+    world.streams.open(id, &mut world.sockets);
+    (0..5).for_each(|_| world.redis.publish(1));
+    world.run();
+    let text = world.sockets.text(11);
+    assert_eq!(text.matches("data: 1\n").count(), 5, "{text}");
+}
+
+#[test]
+fn plain_channels_of_a_stream_with_the_newest_events_are_not_missed_in_silence() {
+    let mut world = with_one_stream();
+    let id = world.request(11, &["c1", "p9"], Start::Last(2));
+    world.streams.open(id, &mut world.sockets);
+    world.run();
+    let text = world.sockets.text(11);
+    assert!(text.contains(r#""reason": "link-lost", "channels": ["p9"]"#), "{text}");
+}
+
+#[test]
+fn ids_of_what_a_redis_has_lost_are_unknown_for_good() {
+    let mut world = with_one_stream();
+    world.redis.publish(0);
+    world.deliver(usize::MAX);
+    let (kept, before) = (world.redis.newest, world.redis.clock());
+    world.redis.publish(0);
+    let lost = world.redis.newest;
+    world.redis.publish(0);
+    world.deliver(usize::MAX);
+    let newest = world.redis.newest;
+    assert!(world.streams.is_ahead_of(before));
+    world.streams.begin_anew(before);
+    world.streams.tell_clock(Clock { newest: newest.next().unwrap(), ..before });
+    for (fd, id, is_known) in [(11, kept, true), (12, lost, false), (13, newest, false)] {
+        world.request(fd, &["c0"], Start::After(id));
+        while world.streams.slice(256, &mut world.sockets) {}
+        let text = world.sockets.text(fd);
+        assert_eq!(!text.contains("unknown-id"), is_known, "{text}");
+    }
+}
+
+#[test]
+fn streams_that_went_on_without_a_channel_are_told_of_it_when_they_come_back() {
+    let mut world = with_one_stream();
+    world.request(11, &["c0", "c1"], Start::Now);
+    let c1 = world.streams.find(b"c1").unwrap();
+    world.redis.wire.retain(|item| !matches!(item, Item::Acknowledged(id) if *id == c1));
+    world.streams.refuse(c1);
+    world.run();
+    // Of the one it hears nothing, of the other it gets a later id.
+    world.redis.subscribed.remove(&1);
+    world.redis.publish(1);
+    world.redis.publish(0);
+    world.deliver(usize::MAX);
+    let last = world.redis.newest;
+    world.pass_time(200);
+    world.deliver(usize::MAX);
+    let subscription = world.streams.channels.get(c1).unwrap().subscription;
+    assert_eq!(subscription, Subscription::Standing);
+    world.request(12, &["c0", "c1"], Start::After(last));
+    world.run();
+    let text = world.sockets.text(12);
+    assert!(text.contains("stream-reset") && text.contains(r#"["c1"]"#), "{text}");
+}
+
+#[test]
+fn a_repair_waits_for_channels_that_redis_has_acknowledged_and_not_told_its_newest_id_for() {
+    let mut world = with_one_stream();
+    world.link_down();
+    world.redis.publish(0);
+    world.streams.link_up();
+    world.redis.is_up = true;
+    for id in world.streams.next_asks(usize::MAX) {
+        world.streams.acknowledge(id);
+    }
+    assert!(world.streams.takes_clock_wish());
+    world.streams.delay_clock(1);
+    world.streams.repair();
+    while world.streams.slice(256, &mut world.sockets) {}
+    world.streams.tell_clock(world.redis.clock());
+    world.run();
+    let text = world.sockets.text(10);
+    assert!(text.contains("data: 0") && !text.contains("stream-reset"), "{text}");
+}
+
+#[test]
+fn the_list_of_what_is_cached_does_not_outgrow_it() {
+    let mut world = with_one_stream();
+    let c0 = world.streams.find(b"c0").unwrap();
+    for _ in 0..20_000 {
+        world.redis.publish(0);
+        world.deliver(usize::MAX);
+        world.streams.note_skipped(c0);
+        while world.streams.slice(256, &mut world.sockets) {}
+        world.sockets.received.clear();
+    }
+    assert!(world.streams.history.cached.len() <= 2 * CACHED_MIN);
+    assert!(world.streams.channels.recent_mut(c0).unwrap().count() <= 1);
 }
