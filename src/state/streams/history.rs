@@ -66,8 +66,8 @@ pub(super) struct History {
     /// Its length at which those are taken out whose events are gone in another way.
     cached_max: usize,
     cached_bytes: usize,
-    /// After the first id up to the second, there are events that Redis has lost.
-    lost_time: Option<(EventId, EventId)>,
+    /// After the first id of each up to the second, there are events that Redis has lost.
+    lost_times: Vec<(EventId, EventId)>,
     /// Channels that keep events in memory.
     pub(super) channels: usize,
 }
@@ -83,6 +83,9 @@ pub(super) struct Repair {
     /// Channels that are still read.
     missing: HashSet<ChannelId>,
 }
+
+/// Times whose events Redis has lost that are told apart.
+const LOST_TIMES_MAX: usize = 8;
 
 /// Entries of the list of cached events that are not worth being looked through.
 const CACHED_MIN: usize = 1024;
@@ -113,7 +116,7 @@ impl History {
             cached: VecDeque::new(),
             cached_max: CACHED_MIN,
             cached_bytes: 0,
-            lost_time: None,
+            lost_times: Vec::new(),
             channels: 0,
         }
     }
@@ -131,7 +134,16 @@ impl History {
     /// Whether an id is of a time whose events Redis has lost: what came after it then is lost too,
     /// whatever came later.
     pub(super) fn is_of_lost_time(&self, id: EventId) -> bool {
-        self.lost_time.is_some_and(|(begin, end)| begin < id && id <= end)
+        self.lost_times.iter().any(|(begin, end)| *begin < id && id <= *end)
+    }
+
+    /// Redis has gone back from one id to another. Of many such times the oldest become one.
+    fn lose_time(&mut self, begin: EventId, end: EventId) {
+        self.lost_times.push((begin, end));
+        if self.lost_times.len() > LOST_TIMES_MAX {
+            let (begin, _) = self.lost_times.remove(0);
+            self.lost_times.iter_mut().take(1).for_each(|oldest| oldest.0 = begin);
+        }
     }
 
     /// Whether what arrives may be passed on.
@@ -264,8 +276,7 @@ impl Streams {
     /// Everything was lost with Redis: all streams are told, and begin anew with its newest id.
     pub fn begin_anew(&mut self, clock: Clock) {
         if let Some(position) = self.history.position.replace(clock.newest) {
-            let (begin, end) = self.history.lost_time.unwrap_or((clock.newest, position));
-            self.history.lost_time = Some((begin.min(clock.newest), end.max(position)));
+            self.history.lose_time(clock.newest, position);
         }
         // One that is still to begin goes on, so that nobody is told of the lost link again.
         let repair = self.history.repair.take_if(|repair| !repair.is_begun);

@@ -508,6 +508,19 @@ fn ids_of_what_a_redis_has_lost_are_unknown_for_good() {
 }
 
 #[test]
+fn times_that_were_lost_are_told_apart_and_few() {
+    let mut history = History::new(HistoryRules::default());
+    let id = |ms| EventId { ms, seq: 0 };
+    (1..=20).for_each(|number| history.lose_time(id(10 * number), id(10 * number + 5)));
+    let is_lost: Vec<u64> = (0..=20).filter(|n| history.is_of_lost_time(id(10 * n + 3))).collect();
+    assert_eq!(is_lost, (1..=20).collect::<Vec<_>>());
+    let is_known: Vec<u64> =
+        (0..=20).filter(|n| !history.is_of_lost_time(id(10 * n + 8))).collect();
+    assert_eq!(is_known, [&[0], &(13..=20).collect::<Vec<_>>()[..]].concat());
+    assert_eq!(history.lost_times.len(), LOST_TIMES_MAX);
+}
+
+#[test]
 fn streams_that_went_on_without_a_channel_are_told_of_it_when_they_come_back() {
     let mut world = with_one_stream();
     world.request(11, &["c0", "c1"], Start::Now);
