@@ -14,7 +14,7 @@ use support::clock::eventually;
 use support::fault_proxy::FaultProxy;
 use support::kept::Publisher;
 use support::process::Process;
-use support::redis::{Redis, Reply, free_port};
+use support::redis::{Client, Redis, Reply, free_port};
 use support::resumption::{
     assert_event, assert_numbers, assert_reset, config, resume, start, start_at,
 };
@@ -174,6 +174,36 @@ fn a_replica_gives_history_though_it_takes_none() {
     assert_numbers(&mut stream, 3, &more);
     assert_numbers(&mut resume(&server, "/events/a", ids[1]), 2, &[&ids[2..], &more].concat());
     assert_eq!(server.metric("corecast_resets_total"), 0.0);
+}
+
+/// Publishes an event that is kept for a fifth of a second.
+fn publish_briefly(client: &mut Client, channel: &str) -> EventId {
+    let key = format!("corecast:{{{channel}}}");
+    let words =
+        ["FCALL", "corecast_publish", "2", &key, "corecast:clock", channel, "9", "200", "x"];
+    match client.command(&words.map(str::as_bytes)) {
+        Reply::Bulk(Some(id)) => EventId::parse(&id).unwrap(),
+        reply => panic!("{reply:?}"),
+    }
+}
+
+#[test]
+fn a_channel_that_was_silent_for_longer_than_events_are_kept_goes_on_as_before() {
+    let redis = Redis::start();
+    Publisher::new(&redis);
+    let with_redis = start(&redis, &[]);
+    let with_broker = Server::start(&["--history", "9", "--history-ttl", "1s"]);
+    for (server, mut client) in
+        [(&with_redis, redis.client()), (&with_broker, with_broker.client())]
+    {
+        let mut stream = server.open("/events/silent");
+        let begin = publish_briefly(&mut client, "busy");
+        while publish_briefly(&mut client, "busy").ms < begin.ms + 500 {}
+        let id = publish_briefly(&mut client, "silent");
+        assert_event(&mut stream, id, "x");
+        assert_eq!(server.metric("corecast_link_losses_total"), 0.0);
+        assert_eq!(server.metric("corecast_resets_total"), 0.0);
+    }
 }
 
 /// Publishes by redis-cli to history that a database keeps.
