@@ -43,8 +43,9 @@ pub(super) struct Core {
     pub(super) wants_proof: bool,
     /// The time of a Redis that has no clock for history yet, to begin it.
     pub(super) clock_to_start: Option<u64>,
-    /// How often the link that stands was told that there is none.
-    clock_misses: u32,
+    /// When the link that stands was first told that there is none.
+    clock_missed_at: Option<Tick>,
+    clock_was_started: bool,
     /// It was told on the link that stands.
     clock_was_told: bool,
     /// The link came up: the function for publishing is to be loaded.
@@ -119,7 +120,8 @@ impl Core {
             lingerings: Deadlines::new(ticks(LINGERING_CLOSE)),
             wants_proof: false,
             clock_to_start: None,
-            clock_misses: 0,
+            clock_missed_at: None,
+            clock_was_started: false,
             clock_was_told: false,
             prepares_history: false,
             has_gap: false,

@@ -21,7 +21,8 @@ use crate::sys::clock;
 impl Upstream for Core {
     fn link_up(&mut self, protocol: Protocol) {
         self.wants_proof = true;
-        self.clock_misses = 0;
+        self.clock_missed_at = None;
+        self.clock_was_started = false;
         self.clock_to_start = None;
         self.has_gap = false;
         self.clock_was_told = false;
@@ -157,11 +158,9 @@ impl Upstream for Core {
     fn clock(&mut self, clock: Option<Clock>, now_ms: u64) {
         let clock = match clock {
             Some(clock) => clock,
-            None if self.clock_misses <= self.clock_patience() => {
-                self.clock_misses += 1;
-                if self.clock_misses <= self.clock_patience() {
-                    return self.streams.delay_clock(1);
-                }
+            None if self.leaves_clock_to_others() => return self.streams.delay_clock(1),
+            None if !self.clock_was_started => {
+                self.clock_was_started = true;
                 self.clock_to_start = Some(now_ms);
                 return self.streams.repeat_clock();
             }
@@ -241,11 +240,12 @@ impl Upstream for Core {
 }
 
 impl Core {
-    /// How often a clock is missed before this worker begins one. Each leaves that to the first
-    /// worker for a second: of two that begin it at the same time the second would begin it anew,
-    /// a millisecond later, and streams of the other would be reset when they come back.
-    fn clock_patience(&self) -> u32 {
-        if self.id.0 == 0 { 0 } else { 10 }
+    /// There is no clock. Each worker leaves it to the first one to begin it, for a second: of two
+    /// that begin it at the same time the second would begin it anew, a millisecond later, and
+    /// streams of the other would be reset when they come back.
+    fn leaves_clock_to_others(&mut self) -> bool {
+        let missed_at = *self.clock_missed_at.get_or_insert(self.now);
+        self.id.0 != 0 && self.now.since(missed_at) < CLOCK_PATIENCE_TICKS
     }
 
     /// An event for the streams of a channel, by its name in Redis.
@@ -339,6 +339,8 @@ fn named<'a>(event: &mut event_stream::Event<'a>, envelope: &Envelope<'a>) {
         event.event = name.into();
     }
 }
+
+const CLOCK_PATIENCE_TICKS: u32 = 10;
 
 /// Ticks after which a Redis that was busy is asked again.
 const BUSY_TICKS: u32 = 10;
