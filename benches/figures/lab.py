@@ -32,6 +32,11 @@ class Lab:
         """A size: the usual one, or one that only shows that the step works."""
         return quick if self.is_quick else usual
 
+    def note(self, command):
+        """Keeps a command line, without the place of the binary on this host."""
+        name = "corecast" if command[0] == self.corecast else command[0]
+        self.commands.append(shlex.join([name, *command[1:]]))
+
     @contextlib.contextmanager
     def server(self, *options):
         """A server with these options, which is gone afterwards."""
@@ -39,7 +44,7 @@ class Lab:
         for listener in ("--listen", "--broker-listen", "--admin-listen"):
             command += [listener, "127.0.0.1:0"]
         command += [str(option) for option in options]
-        self.commands.append(shlex.join(command))
+        self.note(command)
         with tempfile.TemporaryFile("w+") as log:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
             try:
@@ -55,7 +60,7 @@ class Lab:
         port = free_port()
         command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
         command += ["--appendonly", "no", "--loglevel", "warning"]
-        self.commands.append(shlex.join(command))
+        self.note(command)
         with tempfile.TemporaryDirectory() as directory:
             process = subprocess.Popen(command, cwd=directory, stdout=subprocess.DEVNULL)
             try:
@@ -70,7 +75,7 @@ class Lab:
     def floor(self, workers):
         """The bare loop, for what is no comparison in rounds."""
         command = [self.corecast, "floor", "--channel", "bench", "--workers", str(workers)]
-        self.commands.append(shlex.join(command))
+        self.note(command)
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         process = subprocess.Popen(command, **pipes, text=True)
         try:
@@ -86,7 +91,7 @@ class Lab:
     def bench(self, url, *options, may_lose=False):
         """Runs the load generator, and returns its report."""
         command = [self.corecast, "bench", url, "--json", *(str(option) for option in options)]
-        self.commands.append(shlex.join(command))
+        self.note(command)
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0 and not (may_lose and done.stdout):
             raise StepError(f"{shlex.join(command)}\n{done.stderr}")
