@@ -90,8 +90,8 @@ const LOST_TIMES_MAX: usize = 8;
 /// Entries of the list of cached events that are not worth being looked through.
 const CACHED_MIN: usize = 1024;
 
-/// Ticks after which a reading that failed for the moment is asked for again.
-const DELAYED_TICKS: u32 = 10;
+/// Ticks after which what Redis could not tell for the moment is asked for again.
+pub const DELAYED_TICKS: u32 = 10;
 
 /// Events that are forgotten for each that comes, at most.
 const FORGOTTEN_AT_ONCE_MAX: usize = 64;

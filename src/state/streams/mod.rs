@@ -31,7 +31,7 @@ use crate::state::deadlines::{Deadlines, Tick};
 use crate::state::sockets::{Broken, Cold, Outcome, Sockets, Subscriber};
 pub use catch_up::{CatchUp, Start};
 use history::History;
-pub use history::PageRead;
+pub use history::{DELAYED_TICKS, PageRead};
 use many::Lane;
 
 /// The bounds that streams obey; each an option of the command line.

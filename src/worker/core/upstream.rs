@@ -15,7 +15,7 @@ use crate::ground::ids::ChannelId;
 use crate::ground::limits::READ_BUFFER_BYTES;
 use crate::io::link::{LinkError, Protocol, Upstream};
 use crate::state::recent::Kept;
-use crate::state::streams::PageRead;
+use crate::state::streams::{DELAYED_TICKS, PageRead};
 use crate::sys::clock;
 
 impl Upstream for Core {
@@ -209,7 +209,7 @@ impl Upstream for Core {
         }
         match read {
             Some(read) => self.streams.fail_page(read.channel, !passes),
-            None if passes => self.streams.delay_clock(BUSY_TICKS),
+            None if passes => self.streams.delay_clock(DELAYED_TICKS),
             None => self.streams.give_history_up(),
         }
     }
@@ -341,9 +341,6 @@ fn named<'a>(event: &mut event_stream::Event<'a>, envelope: &Envelope<'a>) {
 }
 
 const CLOCK_PATIENCE_TICKS: u32 = 10;
-
-/// Ticks after which a Redis that was busy is asked again.
-const BUSY_TICKS: u32 = 10;
 
 fn passes(error: &[u8]) -> bool {
     PASSING_ERRORS.iter().any(|passing| error.starts_with(passing))

@@ -394,7 +394,7 @@ fn a_redis_that_cannot_tell_its_newest_id_is_asked_again_after_a_pause() {
     let mut streams = World::new(0, usize::MAX).streams;
     streams.link_up();
     assert!(streams.takes_clock_wish());
-    streams.delay_clock(10);
+    streams.delay_clock(DELAYED_TICKS);
     for tick in 1..=10 {
         assert!(!streams.takes_clock_wish());
         streams.set_time(Tick(tick), u64::from(tick) * 100);
