@@ -31,9 +31,12 @@
 //!
 //! | floor | folder | what is there |
 //! |---|---|---|
-//! | 6 | [`process`] | command line, threads, signals, exit code, publishing, load tests |
+//! | 6 | [`process`] | command line, threads, signals, exit code, publishing |
 //! | 5 | [`worker`] | one core's server: owns all below, orders what happens |
-//! | 4 | [`io`] | reactor of sockets, link to Redis, embedded broker, admin listener |
+//! | 5 | [`broker`] | the embedded broker, which speaks RESP where no Redis is |
+//! | 5 | [`admin`] | health and metrics, on a thread and a listener of their own |
+//! | 5 | [`bench`] | load generator, and the floor that a server is compared with |
+//! | 4 | [`io`] | reactor of sockets, link to Redis, TLS, prober |
 //! | 3 | [`sys`] | the runtime (one file), every unsafe block (one file), socket options |
 //! | 2 | [`state`] | connections, channels, passes, backlogs, counters: no socket, no clock |
 //! | 1 | [`bytes`] | event stream, request heads, routes, RESP, payload formats: pure functions |
@@ -102,5 +105,11 @@ pub mod sys;
 pub mod io;
 
 pub mod worker;
+
+pub mod broker;
+
+pub mod admin;
+
+pub mod bench;
 
 pub mod process;

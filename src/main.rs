@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use corecast::process::bench::{self, floor};
+use corecast::bench::{self, floor};
 use corecast::process::cli::{self, Command};
 use corecast::process::{log, publish, server};
 

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use corecast::io::broker::BrokerListener;
+use corecast::broker::BrokerListener;
 use support::broker::{Broker, Connection, PAYLOAD_BYTES_MAX};
 use support::clock::eventually;
 

@@ -12,9 +12,9 @@ use std::time::Duration;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
 
+use crate::bench::options::{BenchOptions, FloorOptions};
 use crate::bytes::target::{Reserved, Routes};
 use crate::ground::config::{Config, HistoryRules, ListenAddress, RequestLimits};
-use crate::process::bench::options::{BenchOptions, FloorOptions};
 use crate::process::log::LogOptions;
 use crate::process::publish::{EventFields, HistoryOptions, PublishOptions};
 

@@ -1,7 +1,6 @@
 //! Floor 6: the process: command line, threads, signals, exit code.
 
 mod banner;
-pub mod bench;
 pub mod cli;
 pub mod log;
 pub mod publish;

@@ -350,7 +350,7 @@ fn without_cr(line: &[u8]) -> &[u8] {
 }
 
 /// `1 event`, `2 events`.
-pub(super) fn count(number: u64, noun: &str) -> String {
+pub(crate) fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
 }

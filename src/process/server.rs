@@ -16,6 +16,8 @@ use std::thread::JoinHandle;
 
 use tracing::warn;
 
+use crate::admin::{self, Overview};
+use crate::broker::{self, BrokerCounters, BrokerListener, BrokerOptions};
 use crate::bytes::format::Formats;
 use crate::bytes::target::{Reserved, RouteError, Routes};
 use crate::ground::config::{
@@ -23,8 +25,6 @@ use crate::ground::config::{
 };
 use crate::ground::ids::WorkerId;
 use crate::ground::limits::{CONNECTION_MEMORY_BYTES, DESCRIPTORS_RESERVED};
-use crate::io::admin::{self, Overview};
-use crate::io::broker::{self, BrokerCounters, BrokerListener, BrokerOptions};
 use crate::io::prober::{self, ProbeLine, Probes};
 use crate::io::redis::Redis;
 use crate::io::tls::TlsError;
@@ -267,7 +267,7 @@ fn start_admin(
 }
 
 /// Starts a thread with a descriptor table of its own.
-pub(super) fn spawn(
+pub(crate) fn spawn(
     name: &str,
     private_table: bool,
     run: impl FnOnce() -> io::Result<()> + Send + 'static,

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tracing::{error, info, warn};
 
+use crate::admin::Overview;
 use crate::ground::config::Config;
-use crate::io::admin::Overview;
 use crate::io::wake::Wake;
 use crate::process::server::{ServeError, spawn};
 use crate::sys::{clock, host};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use corecast::broker::{self, BrokerCounters, BrokerListener, BrokerOptions};
 use corecast::ground::config::HistoryRules;
-use corecast::io::broker::{self, BrokerCounters, BrokerListener, BrokerOptions};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
 use super::clock::{Deadline, PATIENCE};

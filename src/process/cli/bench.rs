@@ -9,12 +9,12 @@ use clap::Args;
 use super::arguments::{MILLISECOND, REDIS, RedisArguments};
 use super::values::{self, MIB, Rate};
 use super::{Command, redis};
-use crate::process::bench::options::{
+use crate::bench::options::{
     Aftermath, Allowed, BenchOptions, Choice, Closing, Comparison, FloorOptions, Load,
     MESSAGES_MAX, Opening, Posting, Publication, Sink, Wrapping,
 };
-use crate::process::bench::schedule::Schedule;
-use crate::process::bench::target::{Target, Template};
+use crate::bench::schedule::Schedule;
+use crate::bench::target::{Target, Template};
 use crate::process::publish::HistoryOptions;
 use crate::sys::host;
 

@@ -6,8 +6,8 @@ use std::fs;
 use clap::ArgAction;
 
 use super::*;
+use crate::bench::options::{Choice, Closing, Load, Sink};
 use crate::ground::config::{Driver, Format, FormatRule, RouteTemplate};
-use crate::process::bench::options::{Choice, Closing, Load, Sink};
 use crate::process::log::LogFormat;
 
 /// Reads `line`, divided at white space, in an environment of these variables only.

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use tracing::Level;
 
+use crate::bench::options::Choice;
 use crate::bytes::format;
 use crate::ground::config::{
     Driver, Format, FormatRule, HistoryRule, ListenAddress, RouteTemplate, Secret,
 };
-use crate::process::bench::options::Choice;
 use crate::process::log::LogFormat;
 
 /// Longest time that any option takes.

@@ -4,6 +4,8 @@
 //! Few and short requests, so one poll(2) over all of them; a connection has five seconds and one
 //! answer.
 
+pub mod metrics;
+
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,12 +16,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::SocketFlags;
 
+use crate::broker::BrokerCounters;
 use crate::bytes::http::{
     Cors, Method, Parsed, RequestHead, ShortAnswer, Status, parse_head, short_answer,
 };
 use crate::ground::config::Secret;
-use crate::io::broker::BrokerCounters;
-use crate::io::metrics;
 use crate::io::prober::Probes;
 use crate::state::counters::Counters;
 use crate::sys::socket::Received;

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use super::super::client::Client;
 use super::super::hub::Hub;
+use crate::broker::REDIS_VERSION;
 use crate::ground::limits;
-use crate::io::broker::REDIS_VERSION;
 use crate::sys::clock;
 
 /// INFO [section …]. Clients look for the version, `role` and `loading`.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::io::broker::BrokerCounters;
+use crate::broker::BrokerCounters;
 use crate::io::prober::Probes;
 use crate::state::counters::{CloseReason, Counter, Counters, LossReason};
 use crate::sys::clock;

@@ -18,9 +18,9 @@ use socket2::Socket;
 
 use super::options::{Comparison, FloorOptions};
 use super::redis_link;
+use crate::broker::{self, BrokerCounters, BrokerListener, BrokerOptions};
 use crate::bytes::resp::{Incoming, Parsed, encode_command, parse};
 use crate::ground::config::{HistoryRules, RedisAddress, RedisEndpoint};
-use crate::io::broker::{self, BrokerCounters, BrokerListener, BrokerOptions};
 use crate::process::server::spawn;
 use crate::sys::socket::{self, Received};
 use crate::sys::{host, raw};

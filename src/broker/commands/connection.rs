@@ -6,7 +6,7 @@ use super::super::client::{Client, State};
 use super::super::hub::Hub;
 use super::super::reply::Protocol;
 use super::{integer, shown, syntax_error};
-use crate::io::broker::REDIS_VERSION;
+use crate::broker::REDIS_VERSION;
 
 /// HELLO [version [AUTH user password] [SETNAME name]].
 pub(super) fn hello(hub: &mut Hub, client: &mut Client, arguments: &[Cow<'_, [u8]>]) {
