@@ -21,8 +21,8 @@ use super::redis_link;
 use crate::broker::{self, BrokerCounters, BrokerListener, BrokerOptions};
 use crate::bytes::resp::{Incoming, Parsed, encode_command, parse};
 use crate::ground::config::{HistoryRules, RedisAddress, RedisEndpoint};
-use crate::process::server::spawn;
 use crate::sys::socket::{self, Received};
+use crate::sys::thread::spawn;
 use crate::sys::{host, raw};
 
 /// Runs the floor until standard input ends.

@@ -33,6 +33,7 @@ use crate::process::banner::{Banner, DEFAULT_PATH};
 use crate::process::supervisor::{Ending, Supervisor};
 use crate::state::counters::Counters;
 use crate::sys::runtime::{self, DriverKind};
+use crate::sys::thread::spawn;
 use crate::sys::{host, raw, socket};
 use crate::worker::{Capacity, ListenerSetup, Mailbox, Setup};
 
@@ -266,21 +267,6 @@ fn start_admin(
     Ok(name)
 }
 
-/// Starts a thread with a descriptor table of its own.
-pub(crate) fn spawn(
-    name: &str,
-    private_table: bool,
-    run: impl FnOnce() -> io::Result<()> + Send + 'static,
-) -> io::Result<JoinHandle<io::Result<()>>> {
-    let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
-    builder.spawn(move || {
-        if private_table {
-            raw::make_descriptor_table_private()?;
-        }
-        run()
-    })
-}
-
 fn choose_driver(wanted: Driver) -> Result<DriverKind, ServeError> {
     match (wanted, wanted != Driver::Epoll && runtime::has_uring()) {
         (_, true) => Ok(DriverKind::Uring),
@@ -417,6 +403,3 @@ impl From<RouteError> for ServeError {
         Self::Route(error)
     }
 }
-
-/// Stack of a thread: nothing in them recurses.
-const STACK_BYTES: usize = 512 * 1024;

@@ -5,3 +5,4 @@ pub mod host;
 pub mod raw;
 pub mod runtime;
 pub mod socket;
+pub mod thread;
