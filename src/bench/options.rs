@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::schedule::Schedule;
 use super::target::{Target, Template};
+use crate::bytes::history::HistoryOptions;
 use crate::ground::config::RedisAddress;
-use crate::process::publish::HistoryOptions;
 
 #[derive(Clone, Debug)]
 pub struct BenchOptions {

@@ -10,7 +10,7 @@ use super::observer::{self, Usage};
 use super::options::Load;
 use super::publisher::Published;
 use super::score::Tally;
-use crate::process::publish::count;
+use crate::bytes::quantity::count;
 
 /// What a test has found.
 #[derive(Debug)]

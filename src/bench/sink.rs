@@ -3,10 +3,9 @@
 use memchr::memmem;
 
 use super::options::Sink;
-use crate::bytes::history::{Call, Publication, encode_publication};
+use crate::bytes::history::{Call, HistoryOptions, Publication, encode_publication};
 use crate::bytes::resp::encode_command;
 use crate::ground::limits::RESP_LINE_BYTES_MAX;
-use crate::process::publish::HistoryOptions;
 
 /// Answers that have arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

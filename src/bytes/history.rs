@@ -61,6 +61,15 @@ pub struct Publication<'a> {
     pub event: &'a [u8],
 }
 
+/// How much is kept of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryOptions {
+    /// Events. Not 0.
+    pub kept: usize,
+    /// Time after the last event, in milliseconds. Not 0.
+    pub ttl_ms: u64,
+}
+
 /// How to call the script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call<'a> {

@@ -5,6 +5,7 @@ pub mod format;
 pub mod history;
 pub mod http;
 pub mod json;
+pub mod quantity;
 pub mod resp;
 pub mod resp_request;
 pub mod target;

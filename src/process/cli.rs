@@ -13,10 +13,11 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::bench::options::{BenchOptions, FloorOptions};
+use crate::bytes::history::HistoryOptions;
 use crate::bytes::target::{Reserved, Routes};
 use crate::ground::config::{Config, HistoryRules, ListenAddress, RequestLimits};
 use crate::process::log::LogOptions;
-use crate::process::publish::{EventFields, HistoryOptions, PublishOptions};
+use crate::process::publish::{EventFields, PublishOptions};
 
 mod arguments;
 mod bench;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::bytes::event_stream::Event;
 use crate::bytes::format::encode_envelope;
-use crate::bytes::history::{EventId, LIBRARY_CODE, Publication};
+use crate::bytes::history::{EventId, HistoryOptions, LIBRARY_CODE, Publication};
+use crate::bytes::quantity::count;
 use crate::bytes::resp::{Reply, Value, encode_command};
 use crate::ground::config::RedisAddress;
 use crate::ground::limits::LINK_DEADLINE;
@@ -19,7 +20,6 @@ mod history;
 #[cfg(test)]
 mod tests;
 
-pub use history::HistoryOptions;
 use history::Method;
 
 /// What to publish, and where.
@@ -347,12 +347,6 @@ fn payload<'a>(data: &'a [u8], fields: &EventFields) -> Cow<'a, [u8]> {
 
 fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
-}
-
-/// `1 event`, `2 events`.
-pub(crate) fn count(number: u64, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
 }
 
 /// Events and bytes sent before their answers are read: so few answers fit into socket buffers, and

@@ -15,7 +15,7 @@ use crate::bench::options::{
 };
 use crate::bench::schedule::Schedule;
 use crate::bench::target::{Target, Template};
-use crate::process::publish::HistoryOptions;
+use crate::bytes::history::HistoryOptions;
 use crate::sys::host;
 
 /// The placeholder of a channel's number, as help shows it. clap makes a line end of it, unless

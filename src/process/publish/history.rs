@@ -5,15 +5,6 @@ use crate::bytes::history::{Call, Publication, SCRIPT, encode_load, encode_publi
 use crate::bytes::resp::encode_command;
 use crate::io::redis::ClientError;
 
-/// How much is kept of a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HistoryOptions {
-    /// Events. Not 0.
-    pub kept: usize,
-    /// Time after the last event, in milliseconds. Not 0.
-    pub ttl_ms: u64,
-}
-
 /// What the server lets us do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Method {
