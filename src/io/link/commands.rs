@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 
 use super::LinkError;
-use super::history::Asked;
 use crate::bytes::resp::{self, Incoming, Reply};
 use crate::ground::ids::ChannelId;
+use crate::state::streams::PageRead;
 
 /// A command whose answer is to come.
 #[derive(Debug)]
@@ -31,6 +31,23 @@ pub(super) enum Sent {
     },
     /// Something about events that are kept.
     History(Asked),
+}
+
+/// A command about events that are kept, whose answer is to come.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// Of a transaction, all but its EXEC.
+    Queued,
+    /// EXEC of what [`Commands::read_clock`] asks.
+    Clock,
+    /// What [`Commands::read_page`] asks.
+    Page(PageRead),
+    /// EXEC of clock, time and evicted keys, asked once this page was found empty.
+    ClockOfEmptyPage(PageRead),
+    /// Its answer changes nothing.
+    Unheeded,
+    LoadFunction,
+    Memory,
 }
 
 /// What came, matched with what had been asked.

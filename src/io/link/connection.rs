@@ -4,15 +4,12 @@ use std::io;
 use std::thread::JoinHandle;
 
 use super::LinkError;
-use super::transport::{Transport, Written};
+use super::transport::{READ_BYTES, Transport, Written};
 use crate::bytes::resp::{self, Incoming, Parsed};
 use crate::io::reactor::{Reactor, Token};
 use crate::io::redis::{LocateError, Location, Redis, locate};
 use crate::io::tls::Tls;
 use crate::sys::socket::{self, Received};
-
-/// Room made for each read.
-pub(super) const READ_BYTES: usize = 64 * 1024;
 
 /// A connection, perhaps one that is still being made.
 #[derive(Debug)]

@@ -1,27 +1,10 @@
 //! What a link asks of Redis about events that are kept, and what it answers.
 
 use super::Upstream;
-use super::commands::{Commands, Sent};
+use super::commands::{Asked, Commands, Sent};
 use crate::bytes::history::{self, Clock, EventId};
 use crate::bytes::resp::{Reply, Value};
 use crate::state::streams::PageRead;
-
-/// A command about events that are kept, whose answer is to come.
-#[derive(Debug)]
-pub(super) enum Asked {
-    /// Of a transaction, all but its EXEC.
-    Queued,
-    /// EXEC of what [`Commands::read_clock`] asks.
-    Clock,
-    /// What [`Commands::read_page`] asks.
-    Page(PageRead),
-    /// EXEC of clock, time and evicted keys, asked once this page was found empty.
-    ClockOfEmptyPage(PageRead),
-    /// Its answer changes nothing.
-    Unheeded,
-    LoadFunction,
-    Memory,
-}
 
 /// The newest id of all events.
 const CLOCK: [&[u8]; 6] = [b"XREVRANGE", history::CLOCK_KEY, b"+", b"-", b"COUNT", b"1"];

@@ -4,9 +4,10 @@
 use std::time::{Duration, Instant};
 
 use super::commands::{Commands, Sent, Settled};
-use super::connection::{Connection, Input, Item, READ_BYTES};
+use super::connection::{Connection, Input, Item};
 use super::history;
 use super::proof::{Proof, Step};
+use super::transport::READ_BYTES;
 use super::{LinkError, Protocol, Stage, Upstream};
 use crate::bytes::resp::{Incoming, Reply, Value};
 use crate::ground::config::{RedisAddress, Secret};

@@ -6,8 +6,10 @@ use std::os::fd::OwnedFd;
 use rustls::ClientConnection;
 
 use super::LinkError;
-use super::connection::READ_BYTES;
 use crate::sys::socket::{self, Received};
+
+/// Room made for each read.
+pub(super) const READ_BYTES: usize = 64 * 1024;
 
 /// A socket that does not block, and what stands between it and us.
 #[derive(Debug)]
