@@ -4,7 +4,6 @@
 //! embedded broker, one for the admin listener and one for each worker, and then only waits: see
 //! [`supervisor`](super::supervisor).
 
-use std::fmt;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -19,7 +18,7 @@ use tracing::warn;
 use crate::admin::{self, Overview};
 use crate::broker::{self, BrokerCounters, BrokerListener, BrokerOptions};
 use crate::bytes::format::Formats;
-use crate::bytes::target::{Reserved, RouteError, Routes};
+use crate::bytes::target::{Reserved, Routes};
 use crate::ground::config::{
     Config, Driver, ListenAddress, RedisAddress, RedisEndpoint, Sentinels,
 };
@@ -27,34 +26,15 @@ use crate::ground::ids::WorkerId;
 use crate::ground::limits::{CONNECTION_MEMORY_BYTES, DESCRIPTORS_RESERVED};
 use crate::io::prober::{self, ProbeLine, Probes};
 use crate::io::redis::Redis;
-use crate::io::tls::TlsError;
 use crate::io::wake::Wake;
 use crate::process::banner::{Banner, DEFAULT_PATH};
+use crate::process::error::ServeError;
 use crate::process::supervisor::{Ending, Supervisor};
 use crate::state::counters::Counters;
 use crate::sys::runtime::{self, DriverKind};
 use crate::sys::thread::spawn;
 use crate::sys::{host, raw, socket};
 use crate::worker::{Capacity, ListenerSetup, Mailbox, Setup};
-
-/// Why the server did not start, or could not go on.
-#[derive(Debug)]
-pub enum ServeError {
-    Listen {
-        option: &'static str,
-        address: String,
-        error: io::Error,
-    },
-    Route(RouteError),
-    Tls(TlsError),
-    /// `--driver uring` where the kernel refuses it.
-    NoUring,
-    /// A worker could not start at all.
-    Worker(io::Error),
-    /// A thread that the server can't do without has ended.
-    Thread(&'static str),
-    System(io::Error),
-}
 
 /// Serves, and says on stderr why if it can't.
 #[must_use]
@@ -359,47 +339,4 @@ fn listen_error(option: &'static str, address: &ListenAddress, error: io::Error)
         ListenAddress::Unix(path) => format!("unix:{}", path.display()),
     };
     ServeError::Listen { option, address, error }
-}
-
-impl fmt::Display for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Listen { option, address, error } => {
-                write!(f, "{option} {address}: {error}")?;
-                if error.kind() == io::ErrorKind::AddrInUse {
-                    f.write_str("; end what listens there, or choose another address")?;
-                }
-                Ok(())
-            }
-            Self::Route(error) => write!(f, "{error}"),
-            Self::Tls(error) => write!(f, "{error}"),
-            Self::NoUring => f.write_str(
-                "--driver uring: the kernel refuses io_uring to this process; allow it \
-                 (sysctl kernel.io_uring_disabled, seccomp) or use auto or epoll",
-            ),
-            Self::Worker(error) => write!(f, "a worker can't start: {error}"),
-            Self::Thread(name) => write!(f, "the {name} thread has ended"),
-            Self::System(error) => write!(f, "{error}"),
-        }
-    }
-}
-
-impl std::error::Error for ServeError {}
-
-impl From<io::Error> for ServeError {
-    fn from(error: io::Error) -> Self {
-        Self::System(error)
-    }
-}
-
-impl From<TlsError> for ServeError {
-    fn from(error: TlsError) -> Self {
-        Self::Tls(error)
-    }
-}
-
-impl From<RouteError> for ServeError {
-    fn from(error: RouteError) -> Self {
-        Self::Route(error)
-    }
 }

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use crate::admin::Overview;
 use crate::ground::config::Config;
 use crate::io::wake::Wake;
-use crate::process::server::ServeError;
+use crate::process::error::ServeError;
 use crate::sys::thread::spawn;
 use crate::sys::{clock, host};
 use crate::worker::{self, Setup};
