@@ -7,10 +7,10 @@ use std::time::Duration;
 use clap::{Args, Parser};
 
 use super::bench::{BENCH_AFTER_HELP, BenchArguments, FloorArguments};
-use super::redis::redis_url;
-use super::values::{self, KIB, MIB};
+use super::redis::{REDIS, RedisArguments};
+use super::values::{self, KIB, MIB, MILLISECOND};
 use crate::ground::config::{
-    Driver, FormatRule, HistoryRule, ListenAddress, RedisAddress, RouteTemplate, Secret,
+    Driver, FormatRule, HistoryRule, ListenAddress, RouteTemplate, Secret,
 };
 use crate::ground::limits::TICK;
 use crate::process::log::LogFormat;
@@ -186,32 +186,6 @@ pub(super) struct ServeArguments {
     pub(super) config: Option<PathBuf>,
 }
 
-/// Where events come from: shared by `serve` and `publish`.
-#[derive(Args)]
-pub(super) struct RedisArguments {
-    /// Redis server: redis://[user:password@]host[:port][/database], rediss:// for TLS,
-    /// unix:///path, or redis+sentinel://[user:password@]host[:port],…/master[/database]
-    /// [?sentinel_password=…] [default: the broker that is part of corecast]
-    #[arg(long, value_name = "URL", help_heading = REDIS, value_parser = redis_url)]
-    pub(super) redis: Option<RedisAddress>,
-    /// PEM file of the certificate authorities to trust on rediss:// [default: this host's]
-    #[arg(long, value_name = "FILE", help_heading = REDIS, value_parser = values::pem_file)]
-    pub(super) redis_ca: Option<PathBuf>,
-    /// PEM file of our certificate on rediss:// [default: none]
-    #[arg(long, value_name = "FILE", help_heading = REDIS, value_parser = values::pem_file)]
-    pub(super) redis_client_cert: Option<PathBuf>,
-    /// PEM file of the key to our certificate [default: none]
-    #[arg(long, value_name = "FILE", help_heading = REDIS, value_parser = values::pem_file)]
-    pub(super) redis_client_key: Option<PathBuf>,
-    /// Address of the broker, where any Redis client can publish: HOST:PORT or unix:/path
-    #[arg(long, value_name = "ADDR", help_heading = REDIS)]
-    #[arg(value_parser = values::listen_address, default_value = "127.0.0.1:6380")]
-    pub(super) broker_listen: ListenAddress,
-    /// Password of the broker; required beyond loopback and unix sockets [default: none]
-    #[arg(long, value_name = "PASSWORD", help_heading = REDIS, value_parser = values::secret)]
-    pub(super) broker_password: Option<Secret>,
-}
-
 #[derive(Args)]
 pub(super) struct PublishArguments {
     /// The channel to publish to
@@ -254,13 +228,11 @@ pub(super) struct PublishArguments {
 }
 
 const LISTENING: &str = "Listening";
-pub(super) const REDIS: &str = "Redis";
 const STREAMS: &str = "Streams";
 const HISTORY: &str = "History";
 const LIMITS: &str = "Limits";
 const PROCESS: &str = "Process";
 
-pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// More than a process can have descriptors (proc(5), nr_open).

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::arguments::{MILLISECOND, REDIS, RedisArguments};
-use super::values::{self, MIB, Rate};
+use super::redis::{REDIS, RedisArguments};
+use super::values::{self, MIB, MILLISECOND, Rate};
 use super::{Command, redis};
 use crate::bench::options::{
     Aftermath, Allowed, BenchOptions, Choice, Closing, Comparison, FloorOptions, Load,

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use clap::Args;
 use percent_encoding::percent_decode_str;
 
-use super::arguments::RedisArguments;
-use super::values::host_and_port;
+use super::values::{self, host_and_port};
 use crate::ground::config::{
     ListenAddress, RedisAddress, RedisEndpoint, Secret, Sentinels, TlsFiles,
 };
@@ -14,6 +14,34 @@ use crate::io::redis::Redis;
 
 #[cfg(test)]
 mod tests;
+
+/// Where events come from: shared by `serve` and `publish`.
+#[derive(Args)]
+pub(super) struct RedisArguments {
+    /// Redis server: redis://[user:password@]host[:port][/database], rediss:// for TLS,
+    /// unix:///path, or redis+sentinel://[user:password@]host[:port],…/master[/database]
+    /// [?sentinel_password=…] [default: the broker that is part of corecast]
+    #[arg(long, value_name = "URL", help_heading = REDIS, value_parser = redis_url)]
+    pub(super) redis: Option<RedisAddress>,
+    /// PEM file of the certificate authorities to trust on rediss:// [default: this host's]
+    #[arg(long, value_name = "FILE", help_heading = REDIS, value_parser = values::pem_file)]
+    pub(super) redis_ca: Option<PathBuf>,
+    /// PEM file of our certificate on rediss:// [default: none]
+    #[arg(long, value_name = "FILE", help_heading = REDIS, value_parser = values::pem_file)]
+    pub(super) redis_client_cert: Option<PathBuf>,
+    /// PEM file of the key to our certificate [default: none]
+    #[arg(long, value_name = "FILE", help_heading = REDIS, value_parser = values::pem_file)]
+    pub(super) redis_client_key: Option<PathBuf>,
+    /// Address of the broker, where any Redis client can publish: HOST:PORT or unix:/path
+    #[arg(long, value_name = "ADDR", help_heading = REDIS)]
+    #[arg(value_parser = values::listen_address, default_value = "127.0.0.1:6380")]
+    pub(super) broker_listen: ListenAddress,
+    /// Password of the broker; required beyond loopback and unix sockets [default: none]
+    #[arg(long, value_name = "PASSWORD", help_heading = REDIS, value_parser = values::secret)]
+    pub(super) broker_password: Option<Secret>,
+}
+
+pub(super) const REDIS: &str = "Redis";
 
 const REDIS_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;

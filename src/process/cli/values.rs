@@ -16,6 +16,8 @@ use crate::ground::config::{
 };
 use crate::process::log::LogFormat;
 
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+
 /// Longest time that any option takes.
 pub(super) const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
