@@ -1,19 +1,17 @@
 //! All clients and what they hear: bytes of commands in, bytes of replies and messages out. No
 //! socket; the event loop moves the bytes.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::client::{Client, ClientId, CloseReason, State};
-use super::commands;
+use super::client::{Client, ClientId};
 use super::glob;
 use super::history::History;
 use super::output::Message;
 use super::table::Table;
 use super::{BrokerCounters, BrokerOptions};
 use crate::bytes::history::{ENVELOPE_BYTES_MAX, EventId, Publication};
-use crate::bytes::resp_request::{self, Request, RequestBounds};
+use crate::bytes::resp_request::RequestBounds;
 use crate::ground::limits;
 use crate::sys::clock;
 
@@ -27,31 +25,22 @@ pub(super) struct Hub {
     pub(super) patterns: Table,
     pub(super) shards: Table,
     pub(super) history: History,
-    clients: Vec<Slot>,
+    pub(super) clients: Vec<Slot>,
     free: Vec<u32>,
     /// Clients so far, which numbers them.
     opened: u64,
     /// Slots of clients with output that nobody has tried to write yet.
-    unwritten: Vec<u32>,
+    pub(super) unwritten: Vec<u32>,
     /// Bytes added to these outputs.
-    unwritten_bytes: usize,
+    pub(super) unwritten_bytes: usize,
     message: Message,
 }
 
 #[derive(Debug, Default)]
-struct Slot {
+pub(super) struct Slot {
     generation: u32,
     /// `None` also while the client's own command is executed, which has it out.
-    client: Option<Box<Client>>,
-}
-
-/// What [`Hub::receive`] made of a client's input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Taken {
-    /// Bytes that are done with.
-    pub(super) consumed: usize,
-    /// Bytes that the next command takes at least.
-    pub(super) needed: usize,
+    pub(super) client: Option<Box<Client>>,
 }
 
 /// Which namespace a channel is in. Shard channels know no patterns.
@@ -125,44 +114,6 @@ impl Hub {
     pub(super) fn id_of(&self, slot: u32) -> Option<ClientId> {
         let entry = self.clients.get(slot as usize)?;
         Some(ClientId { slot, generation: entry.generation })
-    }
-
-    /// Executes all commands that are whole. O(n) in the bytes.
-    pub(super) fn receive(&mut self, id: ClientId, input: &[u8]) -> Taken {
-        let mut taken = Taken { consumed: 0, needed: 1 };
-        let Some(mut client) = self.take(id) else { return taken };
-        let output_before = client.output.len();
-        let mut arguments = Vec::new();
-        while client.state == State::Open {
-            let bounds = self.bounds(&client);
-            let rest = input.get(taken.consumed..).unwrap_or_default();
-            match resp_request::parse(rest, bounds, &mut arguments) {
-                Ok(Request::Complete { consumed }) => {
-                    taken.consumed += consumed;
-                    self.execute(&mut client, &arguments, consumed);
-                }
-                Ok(Request::Partial { needed }) => {
-                    taken.needed = needed;
-                    break;
-                }
-                Err(error) => {
-                    self.counters.protocol_errors.add(1);
-                    client.reply().error(format!("ERR {error}"));
-                    client.state = State::Finishing;
-                }
-            }
-        }
-        if client.state != State::Open {
-            self.unsubscribe_all(&mut client);
-        }
-        if client.output.len() != output_before || client.state != State::Open {
-            self.unwritten_bytes += client.output.len().saturating_sub(output_before);
-            list(&mut client, &mut self.unwritten);
-        }
-        if let Some(entry) = self.clients.get_mut(id.slot as usize) {
-            entry.client = Some(client);
-        }
-        taken
     }
 
     /// Takes the slots of clients with output that nobody has tried to write yet.
@@ -273,27 +224,8 @@ impl Hub {
         self.shards.unsubscribe_all(&mut client.shards).for_each(drop);
     }
 
-    /// One command, which took `consumed` bytes.
-    fn execute(&mut self, client: &mut Client, arguments: &[Cow<'_, [u8]>], consumed: usize) {
-        if !client.authenticated {
-            client.unauthenticated_bytes += consumed;
-            if client.unauthenticated_bytes > limits::BROKER_UNAUTHENTICATED_BYTES_MAX {
-                client.reply().error("NOAUTH Authentication required.");
-                client.state = State::Finishing;
-                return;
-            }
-        }
-        commands::execute(self, client, arguments);
-        if !client.deferred.is_empty() || client.deferred.has_overflowed() {
-            client.output.append(&mut client.deferred);
-        }
-        if client.output.has_overflowed() {
-            client.state = State::Closing(CloseReason::OutputOverflow);
-        }
-    }
-
     /// Takes a client out of its slot.
-    fn take(&mut self, id: ClientId) -> Option<Box<Client>> {
+    pub(super) fn take(&mut self, id: ClientId) -> Option<Box<Client>> {
         self.entry(id)?.client.take()
     }
 
@@ -312,7 +244,7 @@ fn milliseconds(time: Duration) -> u64 {
 }
 
 /// Lists a client that has output.
-fn list(client: &mut Client, unwritten: &mut Vec<u32>) {
+pub(super) fn list(client: &mut Client, unwritten: &mut Vec<u32>) {
     if !client.is_listed {
         client.is_listed = true;
         unwritten.push(client.slot);

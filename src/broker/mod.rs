@@ -23,6 +23,7 @@ mod history;
 mod hub;
 mod output;
 mod reply;
+mod requests;
 mod table;
 
 /// What the broker is told.
