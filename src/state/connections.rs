@@ -4,9 +4,9 @@ use std::os::fd::RawFd;
 
 use crate::ground::ids::{ChannelId, ConnectionId};
 use crate::state::backlog::Backlog;
+use crate::state::catch_up::CatchUp;
 use crate::state::counters::CloseReason;
 use crate::state::pages::Pages;
-use crate::state::streams::CatchUp;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

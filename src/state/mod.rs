@@ -2,6 +2,7 @@
 //! behind [`sockets::Sockets`], and the time is an argument.
 
 pub mod backlog;
+pub mod catch_up;
 pub mod channels;
 pub mod connections;
 pub mod counters;
