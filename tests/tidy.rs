@@ -1,7 +1,9 @@
-//! The house rules that neither compiler nor clippy know: which floor may name which, where the
-//! sharp tools are kept, how long things may get. Every checker is shown to find what it is for.
+//! The house rules that neither compiler nor clippy know: which floor may name which, that no two
+//! modules import each other, where the sharp tools are kept, how long things may get. Every
+//! checker is shown to find what it is for.
 #![cfg(test)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -9,8 +11,24 @@ const COLUMNS_MAX: usize = 100;
 const FUNCTION_LINES_MAX: usize = 70;
 const FILE_LINES_MAX: usize = 700;
 
-/// Directories of `src`, from the lowest floor up.
-const FLOORS: [&str; 7] = ["ground", "bytes", "state", "sys", "io", "worker", "process"];
+/// Directories of `src`, from the lowest floor up. Rooms of one floor stand side by side.
+const FLOORS: [&[&str]; 7] = [
+    &["ground"],
+    &["bytes"],
+    &["state"],
+    &["sys"],
+    &["io"],
+    &["worker", "broker", "admin", "bench"],
+    &["process"],
+];
+
+/// A room, and what it may name of another on its floor: what data must pass.
+const PASSES: [(&str, &str); 2] = [
+    // The admin listener shows what the broker counts.
+    ("admin", "broker::BrokerCounters"),
+    // The bare loop, which a server is compared with, has a broker where the server has one.
+    ("bench", "broker"),
+];
 
 /// A word of code, and the only files (or beginnings of paths) below `src` that may use it.
 const KEPT_IN: [(&str, &[&str]); 4] = [
@@ -40,6 +58,12 @@ struct File {
 #[test]
 fn floors_name_only_what_is_below_them() {
     check(&sources(), floor_problems);
+}
+
+#[test]
+fn no_two_modules_import_each_other() {
+    let problems = circle_problems(&sources());
+    assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
 #[test]
@@ -94,17 +118,27 @@ fn check(files: &[File], checker: fn(&File) -> Vec<String>) {
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
-/// Says where a file names a floor above its own. `lib.rs` and `main.rs` are above all floors.
+/// Says where a file names a floor above its own, or a room beside its own. `lib.rs` and `main.rs`
+/// are above all floors.
 fn floor_problems(file: &File) -> Vec<String> {
-    let Some(own) = floor_of(&file.path) else { return Vec::new() };
+    let Some((room, own)) = room_of(&file.path) else { return Vec::new() };
     let code: String = file.text.lines().map(|line| code_of(line).to_owned() + "\n").collect();
     let mut problems = Vec::new();
     for root in ["crate::", "corecast::", "super::super::"] {
         for (position, _) in code.match_indices(root) {
-            for name in names_after(&code[position + root.len()..]) {
-                let named = FLOORS.iter().position(|floor| *floor == name);
-                if named.is_some_and(|named| named > own) {
-                    problems.push(format!("{} must not know {root}{name}", FLOORS[own]));
+            for path in paths_after(&code[position + root.len()..], &[]) {
+                let Some(name) = path.first() else { continue };
+                let Some(named) = floor_of(name) else { continue };
+                let path = path.join("::");
+                let problem = if named > own {
+                    format!("{room} must not know {root}{name}")
+                } else if named == own && name != room && !may_pass(room, &path) {
+                    format!("{room} must not know {root}{path}")
+                } else {
+                    continue;
+                };
+                if !problems.contains(&problem) {
+                    problems.push(problem);
                 }
             }
         }
@@ -112,22 +146,128 @@ fn floor_problems(file: &File) -> Vec<String> {
     problems
 }
 
-fn floor_of(path: &str) -> Option<usize> {
+/// The room that a file is in, and its floor.
+fn room_of(path: &str) -> Option<(&str, usize)> {
     let directory = path.strip_prefix("src/")?.split('/').next()?;
-    FLOORS.iter().position(|floor| *floor == directory.trim_end_matches(".rs"))
+    let room = directory.trim_end_matches(".rs");
+    Some((room, floor_of(room)?))
 }
 
-/// The first segments of a path or of a group of paths: `io` of `io::listener`, and `io` and
-/// `state` of `{io::{a, b}, state}`.
-fn names_after(code: &str) -> Vec<&str> {
-    let Some(group) = code.strip_prefix('{') else { return first_word(code).into_iter().collect() };
-    let (mut depth, mut start, mut names) = (0, 0, Vec::new());
+fn floor_of(room: &str) -> Option<usize> {
+    FLOORS.iter().position(|rooms| rooms.contains(&room))
+}
+
+fn may_pass(room: &str, path: &str) -> bool {
+    PASSES.iter().any(|(to, passing)| {
+        let rest = path.strip_prefix(passing);
+        *to == room && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    })
+}
+
+/// Says which modules import each other. A module and those inside it count as one: what one of
+/// them imports, all of them do. What only tests compile does not count.
+fn circle_problems(files: &[File]) -> Vec<String> {
+    let modules: BTreeMap<Vec<String>, &File> = files
+        .iter()
+        .filter(|file| !file.path.ends_with("/tests.rs"))
+        .filter_map(|file| Some((module_of(&file.path)?, file)))
+        .collect();
+    let mut imports = BTreeMap::new();
+    for (own, file) in &modules {
+        for path in named_paths(&code_without_tests(&file.text), own) {
+            let mut beginnings = (1..=path.len()).rev().map(|length| &path[..length]);
+            let Some(other) = beginnings.find(|path| modules.contains_key(*path)) else { continue };
+            let shared = own.iter().zip(other).take_while(|(a, b)| a == b).count();
+            // Otherwise one is inside the other.
+            if let (Some(from), Some(to)) = (own.get(..=shared), other.get(..=shared)) {
+                let import = format!("{} imports {}", own.join("::"), other.join("::"));
+                imports.entry((from.to_vec(), to.to_vec())).or_insert(import);
+            }
+        }
+    }
+    let mut problems = Vec::new();
+    for ((from, to), there) in imports.iter().filter(|((from, to), _)| from < to) {
+        if let Some(back) = imports.get(&(to.clone(), from.clone())) {
+            problems.push(format!("{there}, and {back}"));
+        }
+    }
+    problems
+}
+
+/// The names on the way to a file's module: `state` and `streams` of `src/state/streams/mod.rs`.
+/// `lib.rs` and `main.rs` have none.
+fn module_of(path: &str) -> Option<Vec<String>> {
+    let path = path.strip_prefix("src/")?.strip_suffix(".rs")?;
+    let path = path.strip_suffix("/mod").unwrap_or(path);
+    let is_root = matches!(path, "lib" | "main");
+    (!is_root).then(|| path.split('/').map(str::to_owned).collect())
+}
+
+/// Code without its comments, and without the items that only tests compile.
+fn code_without_tests(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(code_of).collect();
+    let (mut rest, mut code) = (&lines[..], String::new());
+    while let [line, after @ ..] = rest {
+        rest = after;
+        if line.trim() == "#[cfg(test)]" && !after.is_empty() {
+            rest = &after[item_lines(after)..];
+        } else {
+            code = code + line + "\n";
+        }
+    }
+    code
+}
+
+/// The paths that the code of a module names, as they are from the root.
+fn named_paths(code: &str, own: &[String]) -> Vec<Vec<String>> {
+    let mut paths = Vec::new();
+    for root in ["crate::", "super::"] {
+        for (position, _) in code.match_indices(root) {
+            let (before, mut rest) = code.split_at(position);
+            // The middle of a path belongs to its beginning.
+            if before.ends_with(|character| is_word(character) || character == ':') {
+                continue;
+            }
+            let mut base = own;
+            while let Some(after) = rest.strip_prefix("super::") {
+                (base, rest) = (&base[..base.len().saturating_sub(1)], after);
+            }
+            match rest.strip_prefix("crate::") {
+                Some(rest) => paths.extend(paths_after(rest, &[])),
+                None => paths.extend(paths_after(rest, base)),
+            }
+        }
+    }
+    paths
+}
+
+/// A path, or the paths of a group of them, behind what stands before it: `io::listener` of
+/// `io::listener`, and `io::a`, `io::b` and `state` of `{io::{a, b}, state::{self}}`.
+fn paths_after(code: &str, before: &[String]) -> Vec<Vec<String>> {
+    let code = code.trim_start();
+    if let Some(group) = code.strip_prefix('{') {
+        return parts_of(group).into_iter().flat_map(|part| paths_after(part, before)).collect();
+    }
+    let Some(word) = first_word(code) else { return vec![before.to_vec()] };
+    let path = match word {
+        "self" => before.to_vec(),
+        _ => [before, &[word.to_owned()]].concat(),
+    };
+    match code[word.len()..].strip_prefix("::") {
+        Some(rest) => paths_after(rest, &path),
+        None => vec![path],
+    }
+}
+
+/// What the commas of a group divide, to the brace that closes it.
+fn parts_of(group: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut parts) = (0, 0, Vec::new());
     for (position, character) in group.char_indices() {
         match character {
             '{' => depth += 1,
             '}' if depth > 0 => depth -= 1,
             ',' | '}' if depth == 0 => {
-                names.extend(first_word(&group[start..position]));
+                parts.push(&group[start..position]);
                 start = position + 1;
                 if character == '}' {
                     break;
@@ -136,7 +276,8 @@ fn names_after(code: &str) -> Vec<&str> {
             _ => {}
         }
     }
-    names
+    parts.retain(|part| !part.trim().is_empty());
+    parts
 }
 
 fn first_word(code: &str) -> Option<&str> {
@@ -180,7 +321,7 @@ fn length_problems(file: &File) -> Vec<String> {
             problems.push(format!("line {}: {columns} columns", index + 1));
         }
         if let Some(name) = function_name(line) {
-            let length = function_lines(&lines[index..]);
+            let length = item_lines(&lines[index..]);
             if length > FUNCTION_LINES_MAX {
                 problems.push(format!("line {}: {name} has {length} lines", index + 1));
             }
@@ -197,9 +338,9 @@ fn function_name(line: &str) -> Option<&str> {
     before.split_whitespace().all(is_qualifier).then(|| first_word(after))?
 }
 
-/// Lines of the function that begins with the first line, as rustfmt lays it out: to the brace at
-/// its own indentation, or to the semicolon of one without a body.
-fn function_lines(lines: &[&str]) -> usize {
+/// Lines of the function or other item that begins with the first line, as rustfmt lays it out: to
+/// the brace at its own indentation, or to the semicolon of one without a body.
+fn item_lines(lines: &[&str]) -> usize {
     let indentation = lines[0].len() - lines[0].trim_start().len();
     let mut has_body = false;
     for (index, line) in lines.iter().enumerate() {
@@ -292,8 +433,75 @@ mod checkers {
             ("src/ground/ids.rs", "use crate::bytes::http;", 1),
             ("src/main.rs", "use corecast::process;", 0),
             ("src/io/broker.rs", "use corecast::process;", 1),
+            ("src/broker/hub.rs", "use corecast::process;", 1),
+            ("src/broker/hub.rs", "use crate::io::rate_limited;", 0),
+            ("src/io/link/mod.rs", "use crate::broker::BrokerCounters;", 1),
+            ("src/process/server.rs", "use crate::{admin, bench, broker, worker};", 0),
         ] {
             assert_eq!(problems(floor_problems, path, text), expected, "{path}: {text}");
+        }
+    }
+
+    #[test]
+    fn find_rooms_that_name_those_beside_them() {
+        for (path, text, expected) in [
+            ("src/broker/hub.rs", "use crate::broker::history;", 0),
+            ("src/broker/hub.rs", "use crate::admin::Overview;", 1),
+            ("src/worker/core.rs", "use crate::broker::BrokerCounters;", 1),
+            ("src/worker/core.rs", "let x = crate::bench::run();", 1),
+            ("src/admin/mod.rs", "use crate::broker::BrokerCounters;", 0),
+            ("src/admin/mod.rs", "use crate::{broker::BrokerCounters, ground};", 0),
+            ("src/admin/mod.rs", "use crate::broker::{self, BrokerCounters};", 1),
+            ("src/admin/mod.rs", "use crate::broker::{BrokerCountersOfOld, run};", 2),
+            ("src/admin/mod.rs", "use crate::worker::Mailbox;", 1),
+            ("src/bench/floor.rs", "use crate::broker::{self, BrokerOptions};", 0),
+            ("src/bench/floor.rs", "use crate::worker::Setup;", 1),
+        ] {
+            assert_eq!(problems(floor_problems, path, text), expected, "{path}: {text}");
+        }
+    }
+
+    fn circles(files: &[(&str, &str)]) -> usize {
+        let file = |(path, text): &(&str, &str)| File {
+            path: format!("src/{path}"),
+            text: (*text).to_owned(),
+        };
+        circle_problems(&files.iter().map(file).collect::<Vec<_>>()).len()
+    }
+
+    #[test]
+    fn find_files_that_import_each_other() {
+        for (one, other, expected) in [
+            ("use super::b::B;", "use super::a::A;", 1),
+            ("use crate::x::b::B;", "use super::a;", 1),
+            ("use super::{\n    a::A,\n    b::{B, C},\n};", "use super::{C, a};", 1),
+            ("pub use super::b::B;", "fn f() -> crate::x::a::A {}", 1),
+            ("use crate::x::{self, b};", "use crate::{x::a::*, y};", 1),
+            ("use super::b::B;", "use super::A;", 0),
+            ("use super::b::B;", "use std::a::A;", 0),
+            ("use super::b::B;", "// Not super::a::A, which needs this.", 0),
+            ("use super::b::B;", "use super::super::a::A;", 0),
+            ("use super::b::B;", "#[cfg(test)]\nmod tests {\n    use crate::x::a;\n}\n", 0),
+            ("use super::b::B;", "#[cfg(test)]\nuse super::a::A;\nuse super::a::B;", 1),
+        ] {
+            let files = [("x/mod.rs", ""), ("x/a.rs", one), ("x/b.rs", other), ("a.rs", "")];
+            assert_eq!(circles(&files), expected, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn find_circles_of_a_module_with_all_that_is_inside_it() {
+        let (a, b, b_from_inside) =
+            ("use super::a::A;", "use super::b::B;", "use super::super::b::B;");
+        for (files, expected) in [
+            ([("x.rs", "use x::a;"), ("x/a.rs", "use super::X;"), ("x/b.rs", a)], 0),
+            ([("x/a.rs", ""), ("x/a/c.rs", b_from_inside), ("x/b.rs", a)], 1),
+            ([("x/a.rs", b), ("x/a/c.rs", b_from_inside), ("x/b.rs", "")], 0),
+            ([("x/a/mod.rs", ""), ("x/a/tests.rs", b_from_inside), ("x/b.rs", a)], 0),
+            ([("x/a.rs", b), ("x/b.rs", "use super::c::C;"), ("x/c.rs", "use super::b::D;")], 1),
+            ([("x/a.rs", b), ("x/b.rs", ""), ("x/c.rs", a)], 0),
+        ] {
+            assert_eq!(circles(&files), expected, "{files:?}");
         }
     }
 
