@@ -27,7 +27,9 @@
 //!
 //! # Floors
 //!
-//! Arrows point down only; a test checks it.
+//! Arrows point down only, and no two modules import each other; tests check both. The rooms of
+//! floor 5 stand side by side: of each other they know only what data must pass, which is what the
+//! broker counts, for [`admin`], and the broker itself, which [`bench`] may start.
 //!
 //! | floor | folder | what is there |
 //! |---|---|---|
