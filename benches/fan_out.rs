@@ -17,8 +17,9 @@ use corecast::bytes::event_stream;
 use corecast::bytes::format;
 use corecast::ground::config::{Format, HistoryRules};
 use corecast::io::reactor::Reactor;
+use corecast::state::catch_up::Start;
 use corecast::state::counters::Counters;
-use corecast::state::streams::{Start, StreamLimits, Streams};
+use corecast::state::streams::{StreamLimits, Streams};
 use corecast::sys::raw;
 use corecast::sys::runtime::{self, DriverKind, Yield};
 use corecast::sys::socket::{self, ClientSockets};
@@ -59,7 +60,7 @@ async fn bench(count: usize, rounds: usize, driver: DriverKind) {
     let address = socket2::SockRef::from(&listener).local_addr().unwrap().as_socket().unwrap();
     let crowd = Crowd::open(address, count, |_| String::new());
     let mut streams =
-        Streams::new(LIMITS, b"", HistoryRules::default(), Arc::new(Counters::default()));
+        Streams::new(LIMITS, b"", HistoryRules::default(), 1, Arc::new(Counters::default()));
     let mut sockets = ClientSockets;
     let reactor = Reactor::new().unwrap();
     streams.link_up();
@@ -71,10 +72,11 @@ async fn bench(count: usize, rounds: usize, driver: DriverKind) {
         let Some(fd) = socket::accept(listener.as_fd()).unwrap() else { continue };
         let id = streams.add(fd);
         reactor.watch_connection(raw::borrow(fd), id).unwrap();
-        streams.request(id, &[b"news"], Start::Now, b": head\n".to_vec(), &mut sockets);
+        streams.request(id, &[b"news"], Start::Now, b": head\n".to_vec(), 7, &mut sockets);
         fds.push(fd);
     }
-    let mut expected = (count * ": head\nid: live\n\n".len()) as u64;
+    let mut expected =
+        (count * ": head\nretry: 7\nevent: stream-open\ndata:\nid: live\n\n".len()) as u64;
     crowd.wait_received(expected);
     println!(
         "{count} streams, {rounds} interleaved rounds on {driver:?}, fd {}",

@@ -19,9 +19,10 @@ use corecast::bytes::resp::{self, Incoming};
 use corecast::bytes::target::{Reserved, Resolved, Routes};
 use corecast::ground::config::{Format, HistoryRules, RequestLimits, RouteTemplate};
 use corecast::ground::ids::{ChannelId, ConnectionId};
+use corecast::state::catch_up::Start;
 use corecast::state::counters::{CloseReason, Counters};
 use corecast::state::sockets::{Broken, Cold, Sockets, Subscriber};
-use corecast::state::streams::{Start, StreamLimits, Streams};
+use corecast::state::streams::{StreamLimits, Streams};
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, Divan, black_box};
 
@@ -255,7 +256,7 @@ struct Table {
 /// A table in which so many streams have one channel, which stands.
 fn subscribed(count: usize) -> (Table, ChannelId) {
     let mut streams =
-        Streams::new(LIMITS, b"", HistoryRules::default(), Arc::new(Counters::default()));
+        Streams::new(LIMITS, b"", HistoryRules::default(), 1, Arc::new(Counters::default()));
     streams.link_up();
     let channel = streams.hold(b"news");
     streams.next_asks(1);
@@ -269,7 +270,8 @@ fn subscribed(count: usize) -> (Table, ChannelId) {
 
 fn open(table: &mut Table, channels: &[&[u8]]) -> ConnectionId {
     let id = table.streams.add(1);
-    table.streams.request(id, channels, Start::Now, b"retry: 2000\n".to_vec(), &mut table.sockets);
+    let head = b"head\n".to_vec();
+    table.streams.request(id, channels, Start::Now, head, 2000, &mut table.sockets);
     id
 }
 
@@ -306,7 +308,7 @@ fn fan_out(table: &mut Table, channel: ChannelId, event: &Rc<[u8]>) -> usize {
 #[divan::bench]
 fn channel_is_found(bencher: Bencher<'_, '_>) {
     let mut streams =
-        Streams::new(LIMITS, b"", HistoryRules::default(), Arc::new(Counters::default()));
+        Streams::new(LIMITS, b"", HistoryRules::default(), 1, Arc::new(Counters::default()));
     let names: Vec<String> = (0..10_000).map(|number| format!("orders/{number}")).collect();
     for name in &names {
         streams.hold(name.as_bytes());

@@ -73,12 +73,32 @@
 //!
 //! Where events are kept (`--history`), publishing appends to a Redis stream and publishes in one
 //! step, with an id from one clock for all channels ([`bytes::history`]). Redis executes one
-//! command after the other, so one id tells how far a worker has come on all its channels; streams
-//! begin with it, and heartbeats repeat it. A stream that returns with the id of its last event
-//! takes what it missed from the channels' recent events ([`state::recent`]), which are read back
-//! from Redis as deep as somebody needs them, once for all who do, and joins its channels when
-//! nothing is missing ([`state::streams`]). Every event names the one before it, so a hole shows. A
-//! lost link is repaired the same way, before anything newer is passed on.
+//! command after the other, so one id tells how far a worker has come on all its channels: its
+//! position, which only the clock moves. Streams begin with it, and signs of life repeat it.
+//!
+//! A stream that returns has one cursor for all its channels: everything up to there was sent, or
+//! the client told of it. For each channel it has at hand what comes next, in a page that was read
+//! ([`state::history_page`]) or in what has arrived ([`state::recent`]); so it sends, merged by id,
+//! up to where the first of these ends, and needs the next page of that channel then. It waits for
+//! one thing at a time, and looks again once when that has come:
+//!
+//! | it waits for | until | then |
+//! |---|---|---|
+//! | the link, or the making up for its loss | both are over | it begins where its cursor is |
+//! | subscriptions | the last one stands, or is refused | a refused one is told, and goes without |
+//! | the clock, its id being higher | it was told once more | an id still higher is unknown |
+//! | room to hold pages | it is first in line and there is room | it is admitted |
+//! | pages, or ids of the newest events | the last is there | it sends; holes are told first |
+//! | its socket | that has taken the rest | it reads on, and holds nothing meanwhile |
+//! | nothing: all that is missing has arrived | | it joins its channels, in the same step |
+//!
+//! Whatever happens in whichever of these: no event comes twice; none is missing unless a
+//! `stream-reset` has named its channel before an id passed it by; no id claims more than was sent;
+//! looks are few (four for each channel and page) and bytes bounded. A model of Redis, of clients
+//! and of all that can go wrong checks that in `state::streams`, step by step.
+//!
+//! A lost link is made up for in the same way, for all streams at once, before anything newer is
+//! passed on: channels in which something was published meanwhile are read from where they were.
 //!
 //! # What must hold
 //!

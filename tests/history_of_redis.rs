@@ -7,10 +7,11 @@ mod support;
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use corecast::bytes::history::EventId;
 use support::clients::{redis_cli, scratch};
-use support::clock::eventually;
+use support::clock::{Deadline, eventually};
 use support::fault_proxy::FaultProxy;
 use support::kept::Publisher;
 use support::process::Process;
@@ -237,9 +238,9 @@ fn history_is_that_of_the_database_in_the_url() {
 /// What the README tells operators to grant to corecast's user with `--history`, beside what it
 /// needs without.
 const LIVE_RIGHTS: &str = "&news* &corecast:probe:* +ping +subscribe +unsubscribe +publish";
-const HISTORY_RIGHTS: &str = "~corecast:* +multi +exec +xrevrange +time +xadd +info";
+const HISTORY_RIGHTS: &str = "~corecast:* +multi +exec +xrevrange +xrange +time +xadd +info";
 /// What it can do without where somebody else does it, and then says so.
-const HISTORY_COMFORT: &str = "+function|load";
+const HISTORY_COMFORT: &str = "+function|load +fcall_ro";
 /// What it tells them to grant to who publishes.
 const PUBLISHER_RIGHTS: &str =
     "~corecast:* &news* +fcall +time +info +xrevrange +xadd +pexpireat +publish";
@@ -273,6 +274,14 @@ fn resumes_with(rights: &[&str]) -> (bool, Server) {
     let server = Server::start(&options);
     let mut returned = resume(&server, "/events/news", begin);
     returned.retry();
+    // It is in the present, or never will be.
+    let froms = ["memory", "redis", "reset"].map(|from| format!("from=\"{from}\""));
+    let resumes =
+        || froms.iter().map(|from| server.metric(&format!("corecast_resumes_total{{{from}}}")));
+    let deadline = Deadline::after(Duration::from_secs(1));
+    while resumes().sum::<f64>() == 0.0 && deadline.left().is_some() {
+        returned.poll(Duration::from_millis(20));
+    }
     let id = publisher.publish("news", "first");
     let message = returned.next_message();
     // Its log is whole then.

@@ -21,7 +21,12 @@ pub fn render(workers: &[Arc<Counters>], restarts: u64, out: &mut String) {
         metric(out, name, "gauge", help);
         line(out, name, "", value);
     }
-    let counters: [(&str, &str, u64); 17] = [
+    // Each worker knows of all that it needs.
+    let mixed = workers.iter().map(|worker| worker.mixed_channels.get()).max().unwrap_or(0);
+    let help = "Channels with events beside those that are kept: streams that come back are reset.";
+    metric(out, "mixed_channels", "gauge", help);
+    line(out, "mixed_channels", "", mixed);
+    let counters: [(&str, &str, u64); 20] = [
         ("connections_accepted", "Connections accepted.", all(|c| &c.accepted)),
         ("events_received", "Events taken in, of all workers.", all(|c| &c.received)),
         ("deliveries", "Events handed to streams, once per stream.", all(|c| &c.deliveries)),
@@ -37,7 +42,10 @@ pub fn render(workers: &[Arc<Counters>], restarts: u64, out: &mut String) {
         ("gaps", "Events that did not arrive on a link that stood.", all(|c| &c.gaps)),
         ("repaired", "Events passed on after a lost link.", all(|c| &c.repaired)),
         ("plain", "Events without history where it is kept.", all(|c| &c.plain)),
-        ("history_reads", "Pages of history read from Redis.", all(|c| &c.history_reads)),
+        ("history_reads", "Readings of history that Redis was asked.", all(|c| &c.history_reads)),
+        ("history_looks", "Looks of streams for what they missed.", all(|c| &c.looks)),
+        ("history_over_bound", "Channels not made up for.", all(|c| &c.history_over_bound)),
+        ("forged", "What looked like a kept event and was none.", all(|c| &c.forged)),
         ("worker_restarts", "Workers that failed and were started again.", restarts),
     ];
     for (name, help, value) in counters {

@@ -22,6 +22,7 @@ use super::score::{self, Failure, Live, Tally};
 use super::sequence::{Arrival, Missing, Sequences};
 use super::sources::Sources;
 use super::target::Target;
+use crate::bytes::event_stream::{KEEP_ALIVE, STREAM_OPEN};
 use crate::sys::socket::{self, Received};
 use crate::sys::{clock, raw};
 
@@ -290,6 +291,10 @@ impl Crowd {
     }
 
     fn receive(&mut self, slot: u32, data: Data<'_>, now_ns: u64) {
+        // A server's own, and no message of ours.
+        if matches!(data.name, STREAM_OPEN | KEEP_ALIVE) {
+            return;
+        }
         if data.name == b"stream-reset" {
             self.tally.record_reset(data.line);
             let told = self.sequences.tell(slot);

@@ -33,8 +33,14 @@ impl Sink {
                 match *history {
                     None => encode_command(&[b"PUBLISH", channel, payload], output),
                     Some(HistoryOptions { kept, ttl_ms }) => {
-                        let publication =
-                            Publication { channel, kept, ttl_ms, payload, event: b"" };
+                        let publication = Publication {
+                            channel,
+                            kept,
+                            ttl_ms,
+                            payload,
+                            event: b"",
+                            bytes_max: None,
+                        };
                         encode_publication(Call::Function, &publication, output);
                     }
                 }

@@ -11,6 +11,7 @@ use crate::ground::limits;
 mod connection;
 mod history;
 mod pubsub;
+mod reading;
 mod script;
 mod server;
 mod transaction;
@@ -52,7 +53,9 @@ static COMMANDS: &[Command] = &[
         Command::new("pubsub|shardchannels", -2, pubsub::shardchannels),
         Command::new("pubsub|shardnumsub", -2, pubsub::shardnumsub),
     ]),
-    Command::new("fcall", -3, history::fcall),
+    Command::new("fcall", -3, reading::fcall),
+    Command::new("fcall_ro", -3, reading::fcall_ro),
+    Command::new("xadd", -5, reading::xadd),
     Command::new("xrange", -4, history::xrange),
     Command::new("xrevrange", -4, history::xrevrange),
     Command::new("xlen", 2, history::xlen),

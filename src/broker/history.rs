@@ -24,8 +24,15 @@ pub(super) struct History {
     /// Of all channels and entries, roughly. Invariant: between calls at most `bytes_max`.
     bytes: usize,
     bytes_max: usize,
+    /// When somebody noted a channel with events beside those that are kept, and its name. Bounded
+    /// by [`PLAIN_BYTES_MAX`] and by who notes.
+    plain: VecDeque<(EventId, Box<[u8]>)>,
+    plain_bytes: usize,
     counters: Arc<BrokerCounters>,
 }
+
+/// Names of channels that are noted, together.
+const PLAIN_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Invariant: has at least one entry.
 #[derive(Debug)]
@@ -62,6 +69,8 @@ impl History {
             now_ms,
             bytes: 0,
             bytes_max,
+            plain: VecDeque::new(),
+            plain_bytes: 0,
             counters,
         }
     }
@@ -84,7 +93,7 @@ impl History {
     ) -> Envelope<'a> {
         self.expire(now_ms);
         let now_ms = self.now_ms;
-        let Publication { channel, kept, ttl_ms, payload, event } = *publication;
+        let Publication { channel, kept, ttl_ms, payload, event, .. } = *publication;
         let newest = self.clock.newest;
         let id = match newest.next() {
             Some(next) if now_ms <= newest.ms => next,
@@ -139,6 +148,38 @@ impl History {
         self.clock.since = self.clock.since.max(last);
         self.count();
         true
+    }
+
+    /// Notes that a channel has events beside those that are kept; of all notes `most` stay.
+    pub(super) fn note_plain(&mut self, name: &[u8], most: usize, now_ms: u64) -> EventId {
+        let last = self.plain.back().map_or(EventId::ZERO, |(id, _)| *id);
+        let id = EventId { ms: now_ms, seq: 0 }.max(last.next().unwrap_or(last));
+        self.plain.push_back((id, name.into()));
+        self.plain_bytes += name.len();
+        while self.plain.len() > most || self.plain_bytes > PLAIN_BYTES_MAX {
+            let Some((_, oldest)) = self.plain.pop_front() else { break };
+            self.plain_bytes -= oldest.len();
+        }
+        id
+    }
+
+    /// The notes with these ids, the oldest first.
+    pub(super) fn plain(
+        &self,
+        ids: RangeInclusive<EventId>,
+    ) -> impl Iterator<Item = (EventId, &[u8])> {
+        let notes = self.plain.iter().filter(move |(id, _)| ids.contains(id));
+        notes.map(|(id, name)| (*id, &**name))
+    }
+
+    pub(super) fn plain_len(&self) -> usize {
+        self.plain.len()
+    }
+
+    /// Forgets the notes, and says whether there were any.
+    pub(super) fn forget_plain(&mut self) -> bool {
+        self.plain_bytes = 0;
+        !std::mem::take(&mut self.plain).is_empty()
     }
 
     fn insert(&mut self, name: &[u8], kept: usize, expires_ms: u64, entry: Entry) {
@@ -224,9 +265,18 @@ impl History {
 }
 
 impl Entry {
+    pub(super) fn previous(&self) -> EventId {
+        self.previous
+    }
+
+    /// The event's type, which may be empty, and its data.
+    pub(super) fn event_and_data(&self) -> (&[u8], &[u8]) {
+        self.text.split_at_checked(self.event_bytes).unwrap_or_default()
+    }
+
     /// The entry's fields and their values, as the script writes them.
     pub(super) fn fields(&self) -> Vec<(&'static str, Vec<u8>)> {
-        let (event, data) = self.text.split_at_checked(self.event_bytes).unwrap_or_default();
+        let (event, data) = self.event_and_data();
         let mut fields = vec![("p", self.previous.to_string().into_bytes())];
         if !event.is_empty() {
             fields.push(("e", event.to_vec()));
@@ -271,7 +321,8 @@ mod tests {
 
         fn publish_for(&mut self, channel: &str, payload: &[u8], ttl_ms: u64) -> (String, String) {
             let channel = channel.as_bytes();
-            let publication = Publication { channel, kept: 3, ttl_ms, payload, event: b"" };
+            let publication =
+                Publication { channel, kept: 3, ttl_ms, payload, event: b"", bytes_max: None };
             let envelope = self.history.publish(&publication, self.now_ms);
             self.check();
             (envelope.id.to_string(), envelope.previous.to_string())

@@ -155,7 +155,8 @@ impl Hub {
         let kept = self.options.history.of(channel).filter(|_| scope == Scope::Global);
         let Some(kept) = kept else { return self.send(publisher, scope, channel, payload) };
         let ttl_ms = milliseconds(self.options.history_ttl);
-        let publication = Publication { channel, kept, ttl_ms, payload, event: b"" };
+        let publication =
+            Publication { channel, kept, ttl_ms, payload, event: b"", bytes_max: None };
         self.publish_to_history(publisher, &publication).1
     }
 

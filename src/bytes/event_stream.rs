@@ -11,6 +11,12 @@ use super::{json, utf8};
 /// that the client was here before.
 pub const FIRST_EVENT_ID: &[u8] = b"live";
 
+/// The types of the server's own events: the first of a stream, a sign of life where events are
+/// kept, a hole.
+pub const STREAM_OPEN: &[u8] = b"stream-open";
+pub const KEEP_ALIVE: &[u8] = b"keep-alive";
+pub const STREAM_RESET: &[u8] = b"stream-reset";
+
 /// A comment and an empty line: keeps a silent stream alive, dispatches nothing.
 pub const HEARTBEAT: &[u8] = b":\n\n";
 
@@ -69,13 +75,52 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
     if !event.event.is_empty() {
         encode_label(b"event: ", &event.event, out);
     }
-    if let Some(id) = &event.id {
-        encode_id(id, out);
-    }
     if let Some(retry_ms) = event.retry_ms {
         encode_retry(retry_ms, out);
     }
     encode_lines(b"data: ", &event.data, out);
+    // The last line: some clients take an id over before the event is whole.
+    if let Some(id) = &event.id {
+        encode_id(id, out);
+    }
+    out.push(b'\n');
+}
+
+/// One event without the id that [`encode`] gave it.
+#[must_use]
+pub fn without_id(event: &[u8]) -> Vec<u8> {
+    let line = event.strip_suffix(b"\n\n").and_then(|lines| {
+        let begin = memchr::memrchr(b'\n', lines)? + 1;
+        lines.get(begin..)?.starts_with(b"id: ").then_some(begin)
+    });
+    match line.and_then(|begin| event.get(..begin)) {
+        Some(rest) => [rest, b"\n"].concat(),
+        None => event.to_vec(),
+    }
+}
+
+/// Appends the first block of a stream: when to come back, and the id that the client then has.
+pub fn encode_open(retry_ms: u64, id: Option<&[u8]>, out: &mut Vec<u8>) {
+    encode_retry(retry_ms, out);
+    encode_own(STREAM_OPEN, b"", id, out);
+}
+
+/// Appends a sign of life with the id that a client has which has everything.
+pub fn encode_keep_alive(id: &[u8], out: &mut Vec<u8>) {
+    encode_own(KEEP_ALIVE, b"", Some(id), out);
+}
+
+/// Appends an event of the server's own. Most clients take an id over only from a block with data.
+fn encode_own(event: &[u8], data: &[u8], id: Option<&[u8]>, out: &mut Vec<u8>) {
+    encode_label(b"event: ", event, out);
+    if data.is_empty() {
+        out.extend_from_slice(b"data:\n");
+    } else {
+        encode_lines(b"data: ", data, out);
+    }
+    if let Some(id) = id {
+        encode_id(id, out);
+    }
     out.push(b'\n');
 }
 
@@ -96,8 +141,9 @@ pub fn encode_comment(text: &[u8], out: &mut Vec<u8>) {
     encode_lines(b": ", text, out);
 }
 
-/// Appends the event that tells a page of a possible hole in what it saw of `channels`.
-pub fn encode_reset(reason: ResetReason, channels: &[&[u8]], out: &mut Vec<u8>) {
+/// Appends the event that tells a page of a possible hole in what it saw of `channels`; having been
+/// told, it has everything up to `id`.
+pub fn encode_reset(reason: ResetReason, channels: &[&[u8]], id: Option<&[u8]>, out: &mut Vec<u8>) {
     let mut data = Vec::new();
     data.extend_from_slice(b"{\"reason\": ");
     json::encode_text(reason.as_str().as_bytes(), &mut data);
@@ -109,8 +155,7 @@ pub fn encode_reset(reason: ResetReason, channels: &[&[u8]], out: &mut Vec<u8>) 
         json::encode_text(channel, &mut data);
     }
     data.extend_from_slice(b"]}");
-    let event = b"stream-reset".as_slice().into();
-    encode(&Event { event, data: data.into(), ..Event::default() }, out);
+    encode_own(STREAM_RESET, &data, id, out);
 }
 
 fn encode_label(name: &[u8], value: &[u8], out: &mut Vec<u8>) {

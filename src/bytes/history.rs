@@ -10,6 +10,15 @@ use std::str::FromStr;
 
 use super::resp::{Value, encode_command};
 
+mod reading;
+
+pub use reading::{
+    NEWEST_FUNCTION, NEWEST_SCRIPT, Newest, PAGE_FUNCTION, PAGE_SCRIPT, PLAIN_KEY, PLAIN_MARKS_MAX,
+    Page, PageEnd, PageEntry, PageQuestion, READ_LIBRARY, READ_LIBRARY_CODE, ReadCall, encode_mark,
+    encode_newest, encode_oldest, encode_page, encode_read_load, marks_from_answer, marks_question,
+    newest_from_answer, oldest_from_answer,
+};
+
 /// The id of an entry of a Redis stream, here of an event: `ms-seq`. Ids grow over all channels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
@@ -59,6 +68,8 @@ pub struct Publication<'a> {
     pub payload: &'a [u8],
     /// Empty for none.
     pub event: &'a [u8],
+    /// Longest payload that is kept; [`KEPT_BYTES_MAX`] if it is not given.
+    pub bytes_max: Option<usize>,
 }
 
 /// How much is kept of a channel.
@@ -99,11 +110,16 @@ pub const LIBRARY_CODE: &str = concat!(
 pub const SCRIPT: &str =
     concat!(include_str!("history/publish.lua"), "\nreturn publish(KEYS, ARGV)\n");
 
+/// Longest payload that the script takes by default: that of `--max-event-bytes`.
+pub const KEPT_BYTES_MAX: usize = 1024 * 1024;
+
 /// Longest type of an event that the script takes.
 pub const EVENT_BYTES_MAX: usize = 1024;
 
 /// What an envelope takes beside its payload, at most: NUL, two ids, two spaces, `<`, a type, LF.
 pub const ENVELOPE_BYTES_MAX: usize = 5 + 2 * ID_BYTES_MAX + EVENT_BYTES_MAX;
+
+const _: () = assert!(ENVELOPE_BYTES_MAX <= crate::ground::limits::OVERSIZE_START_BYTES);
 
 /// Two numbers of 20 digits and a hyphen.
 const ID_BYTES_MAX: usize = 41;
@@ -131,9 +147,10 @@ pub fn encode_publication(call: Call<'_>, publication: &Publication<'_>, out: &m
         Call::Function => (b"FCALL", FUNCTION.as_bytes()),
         Call::Script { sha1 } => (b"EVALSHA", sha1),
     };
-    let Publication { channel, kept, ttl_ms, payload, event } = *publication;
+    let Publication { channel, kept, ttl_ms, payload, event, bytes_max } = *publication;
     let (key, kept, ttl_ms) = (stream_key(channel), kept.to_string(), ttl_ms.to_string());
-    let arguments: [&[u8]; 10] = [
+    let bytes_max = bytes_max.map(|bytes_max| bytes_max.to_string());
+    let arguments: [&[u8]; 11] = [
         command,
         name,
         b"2",
@@ -144,8 +161,13 @@ pub fn encode_publication(call: Call<'_>, publication: &Publication<'_>, out: &m
         ttl_ms.as_bytes(),
         payload,
         event,
+        bytes_max.as_deref().unwrap_or_default().as_bytes(),
     ];
-    let given = arguments.len() - usize::from(event.is_empty());
+    let given = match (&bytes_max, event.is_empty()) {
+        (Some(_), _) => 11,
+        (None, false) => 10,
+        (None, true) => 9,
+    };
     encode_command(arguments.get(..given).unwrap_or_default(), out);
 }
 
@@ -214,6 +236,13 @@ impl<'a> Envelope<'a> {
         };
         let is_good = previous < id && event.is_none_or(is_clean);
         is_good.then_some(Self { id, previous, is_chained, event, payload })
+    }
+
+    /// Reads the same of a message of which only the start is there, at least
+    /// [`ENVELOPE_BYTES_MAX`] bytes.
+    #[must_use]
+    pub fn parse_start(start: &'a [u8]) -> Option<Self> {
+        Self::parse(start)
     }
 
     /// Reads an entry of a channel's stream: `[id, [p, …, e, …, d, …]]`.

@@ -20,8 +20,9 @@ pub enum Parsed<'a> {
     /// A whole item, which takes `consumed` bytes.
     Complete { incoming: Incoming<'a>, consumed: usize },
     /// A message whose payload is longer than the caller allows. `consumed` bytes lead up to the
-    /// payload; the `skip` bytes after them (payload and line end) are to be thrown away unseen.
-    Oversize { channel: &'a [u8], consumed: usize, skip: u64 },
+    /// payload and through its `start`; the `skip` bytes after them (the rest and the line end) are
+    /// to be thrown away unseen.
+    Oversize { channel: &'a [u8], start: &'a [u8], consumed: usize, skip: u64 },
     /// Nothing is consumed. The item takes at least `needed` bytes, more than there are: calling
     /// again before they have arrived finds out nothing new.
     Partial { needed: usize },
@@ -220,7 +221,19 @@ fn message(
             }
             Part::Partial { needed } => Ok(Parsed::Partial { needed }),
         },
-        _ => Ok(Parsed::Oversize { channel, consumed: start, skip: length + 2 }),
+        _ => Ok(oversize(input, channel, start, length)),
+    }
+}
+
+/// A message whose payload begins at `position` and is too long.
+fn oversize<'a>(input: &'a [u8], channel: &'a [u8], position: usize, length: u64) -> Parsed<'a> {
+    let shown = limits::OVERSIZE_START_BYTES.min(usize::try_from(length).unwrap_or(usize::MAX));
+    let consumed = position + shown;
+    match input.get(position..consumed) {
+        Some(start) => {
+            Parsed::Oversize { channel, start, consumed, skip: length - shown as u64 + 2 }
+        }
+        None => Parsed::Partial { needed: consumed },
     }
 }
 

@@ -3,12 +3,13 @@
 use std::fmt;
 
 use crate::ground::config::{RequestLimits, RouteTemplate};
-use crate::ground::limits::LAST_EVENTS_MAX;
 
+mod begin;
 mod template;
 #[cfg(test)]
 mod tests;
 
+pub use begin::{Begin, Since};
 use template::{Part, parse_channel, parse_path};
 pub use template::{RouteError, RouteProblem};
 
@@ -41,8 +42,8 @@ pub struct StreamRequest {
     pub channels: Vec<Vec<u8>>,
     /// By query, decoded; the last one of several; an empty one is `None`.
     pub last_event_id: Option<Vec<u8>>,
-    /// By query: how many of the newest events the stream begins with.
-    pub last: Option<usize>,
+    /// By query: where a stream begins that brings no last event ID.
+    pub begin: Begin,
 }
 
 /// Why a target that has a route is refused. `Display` is the line that the client is told.
@@ -57,7 +58,6 @@ pub enum BadTarget {
     ControlByte,
     Reserved { channel: String },
     TooManyChannels { channels_max: usize },
-    LastEvents,
 }
 
 impl Routes {
@@ -125,7 +125,7 @@ impl Routes {
         });
         let mut channels = Vec::new();
         let mut last_event_id = None;
-        let mut last = None;
+        let mut begin = Begin::Present;
         let mut empty_value = false;
         for pair in query.split(|&byte| byte == b'&') {
             let (name, value) = split_once(pair, b'=');
@@ -135,8 +135,11 @@ impl Routes {
                 } else {
                     self.add_channel(parts, params, QueryValue::Form(value), &mut channels)?;
                 }
-            } else if is_name(name, b"last") {
-                last = Some(parse_last(value)?);
+            } else if is_name(name, b"last") || is_name(name, b"since") {
+                let mut text = Vec::with_capacity(value.len());
+                // A time zone's + is one as it stands.
+                decode(value, Encoding::Path, &mut text)?;
+                begin = begin.or(Begin::parse(is_name(name, b"since"), &text));
             }
             if LAST_EVENT_ID_NAMES.iter().any(|known| is_name(name, known)) {
                 let mut id = Vec::with_capacity(value.len());
@@ -155,7 +158,7 @@ impl Routes {
             };
             self.add_channel(parts, params, value, &mut channels)?;
         }
-        Ok(StreamRequest { channels, last_event_id, last })
+        Ok(StreamRequest { channels, last_event_id, begin })
     }
 
     fn add_channel(
@@ -254,9 +257,6 @@ impl fmt::Display for BadTarget {
             Self::TooManyChannels { channels_max } => {
                 write!(f, "too many channels: at most {channels_max} are allowed for one stream")
             }
-            Self::LastEvents => {
-                write!(f, "last: expected how many events, from 0 to {LAST_EVENTS_MAX}")
-            }
         }
     }
 }
@@ -321,12 +321,6 @@ fn is_name(raw: &[u8], known: &[u8]) -> bool {
 fn split_once(bytes: &[u8], separator: u8) -> (&[u8], &[u8]) {
     let mut parts = bytes.splitn(2, |&byte| byte == separator);
     (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
-}
-
-fn parse_last(value: &[u8]) -> Result<usize, BadTarget> {
-    let text = std::str::from_utf8(value).ok().filter(|text| !text.starts_with('+'));
-    let count = text.and_then(|text| text.parse().ok());
-    count.filter(|count| *count <= LAST_EVENTS_MAX).ok_or(BadTarget::LastEvents)
 }
 
 const DEFAULT_ROUTES: [(&str, &str); 3] =

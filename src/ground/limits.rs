@@ -78,6 +78,9 @@ pub const LINK_READ_BYTES_MAX: usize = 1024 * 1024;
 /// subscriber that falls too far behind; its last bytes arrive before the end does.
 pub const LINK_BEHIND: Duration = Duration::from_secs(1);
 
+/// Bytes of a message that is too long which are looked at: they say which event it was.
+pub const OVERSIZE_START_BYTES: usize = 1280;
+
 /// Longest line of the Redis protocol that is no payload (a reply, an error, a length).
 pub const RESP_LINE_BYTES_MAX: usize = 64 * 1024;
 
@@ -127,32 +130,57 @@ pub const BROKER_UNWRITTEN_BYTES_MAX: usize = 1024 * 1024;
 /// Clients of the embedded broker.
 pub const BROKER_CLIENTS_MAX: usize = 10_000;
 
-/// Entries of the first page of a channel's history, or fewer where that many of the largest events
-/// would be too much. Pages grow from there, while what they bring is small, …
-pub const HISTORY_PAGE_EVENTS_MIN: usize = 16;
+/// Bytes of the first page of a channel's history: fifty events of a few hundred bytes. Pages grow
+/// from there, while they come full, …
+pub const HISTORY_PAGE_BYTES_MIN: usize = 32 * 1024;
 
-/// … by this factor: with events of up to 1 MiB the first page has 2 entries, and a crowd that
-/// comes back after 50 events costs 3 pages, not 5, …
-pub const HISTORY_PAGE_GROWTH: usize = 8;
+/// … by this factor …
+pub const HISTORY_PAGE_GROWTH: usize = 2;
 
-/// … up to so many.
-pub const HISTORY_PAGE_EVENTS_MAX: usize = 256;
+/// … up to here. An event that is larger has a page of its own.
+pub const HISTORY_PAGE_BYTES_MAX: usize = 256 * 1024;
 
-/// Pages of history asked for at a time: what Redis has to send on a link counts as unread output
-/// of a subscriber, which it bounds (client-output-buffer-limit).
-pub const HISTORY_READS_MAX: usize = 4;
+/// Entries of a page.
+pub const HISTORY_PAGE_EVENTS_MAX: usize = 4096;
 
-/// Bytes of recent events that a worker keeps for streams that come back …
+/// What Redis may be asked for at a time, in bytes of pages: a live event that is published
+/// meanwhile arrives behind them, and what Redis has to send on a link counts as unread output of a
+/// subscriber, which it bounds (client-output-buffer-limit).
+pub const HISTORY_READING_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Pages that streams hold which come back, those that are on their way included.
+pub const HISTORY_PAGES_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Of these, pages that nobody holds, and that somebody may want soon.
+pub const HISTORY_PAGES_IDLE_BYTES_MAX: usize = 6 * 1024 * 1024;
+
+/// What a plain XRANGE may bring, where Redis does not let us call a function that bounds it.
+pub const HISTORY_RANGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes of events that have arrived and are kept for streams that come back.
 pub const HISTORY_CACHE_BYTES: usize = 16 * 1024 * 1024;
 
-/// … and what those that wait for events of long ago may add.
-pub const HISTORY_CACHE_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// The least page of a channel that is made up for after a lost link, …
+pub const REPAIR_PAGE_BYTES_MIN: usize = 4 * 1024;
+
+/// … all of them, …
+pub const REPAIR_PAGES_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// … and what arrives meanwhile.
+pub const REPAIR_HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Channels whose newest ids are asked for at a time.
+pub const CHANNELS_PER_NEWEST_MAX: usize = 512;
 
 /// Bytes of one write of events to a stream that comes back; the rest follows when they have left.
-pub const CATCH_UP_WRITE_BYTES_MAX: usize = 32 * 1024;
+pub const CATCH_UP_WRITE_BYTES_MAX: usize = 64 * 1024;
 
-/// Events that a stream may ask for by `?last=`.
-pub const LAST_EVENTS_MAX: usize = 1000;
+/// What such a stream gets at a time, where its socket takes it.
+pub const CATCH_UP_LOOK_BYTES_MAX: usize = 2 * CATCH_UP_WRITE_BYTES_MAX;
+
+/// Ids of a channel's newest events that are counted for `?last=`; who asks for more begins with
+/// the oldest that is kept.
+pub const LAST_EVENTS_COUNTED_MAX: usize = 65_536;
 
 /// How often a worker asks Redis how far its history has come, so that the ids of heartbeats
 /// follow.
@@ -176,8 +204,10 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 const _: () = assert!(PROBE_AFTER.as_millis() + PROBE_DEADLINE.as_millis() < 10_000);
 const _: () = assert!(LINK_RETRY_MIN.as_millis() < LINK_RETRY_MAX.as_millis());
 const _: () = assert!(COALESCED_WRITE_BYTES_MAX <= SEND_BUFFER_BYTES);
-const _: () = assert!(HISTORY_PAGE_EVENTS_MIN <= HISTORY_PAGE_EVENTS_MAX);
-const _: () = assert!(HISTORY_CACHE_BYTES <= HISTORY_CACHE_BYTES_MAX);
+const _: () = assert!(HISTORY_PAGE_BYTES_MIN <= HISTORY_PAGE_BYTES_MAX);
+const _: () = assert!(HISTORY_PAGE_BYTES_MAX <= HISTORY_READING_BYTES_MAX);
+const _: () = assert!(HISTORY_READING_BYTES_MAX <= HISTORY_PAGES_BYTES_MAX);
+const _: () = assert!(HISTORY_PAGES_IDLE_BYTES_MAX < HISTORY_PAGES_BYTES_MAX);
 const _: () = assert!(CATCH_UP_WRITE_BYTES_MAX <= SEND_BUFFER_BYTES);
 const _: () = assert!(OPEN_WAIT.as_millis() >= TICK.as_millis());
 const _: () = assert!(BROKER_UNWRITTEN_BYTES_MAX < BROKER_OUTPUT_BYTES_MAX);

@@ -163,6 +163,7 @@ impl Link<'_> {
                     ttl_ms,
                     payload: &payload,
                     event: event.as_bytes(),
+                    bytes_max: None,
                 };
                 self.add_to_history(&publication)?;
             }

@@ -1,10 +1,12 @@
-//! What a connection holds while its stream is not in the present yet: where it begins, and what is
-//! owed to it. [`streams`](super::streams) brings it there.
+//! What a connection holds while its stream is on its way to the present.
+
+use std::rc::Rc;
 
 use crate::bytes::event_stream::ResetReason;
 use crate::bytes::history::EventId;
 use crate::ground::ids::ChannelId;
 use crate::state::backlog::Backlog;
+use crate::state::history_page::HistoryPage;
 
 /// Where a stream begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,12 @@ pub enum Start {
     After(EventId),
     /// With so many of the newest events.
     Last(usize),
+    /// With the oldest event that is kept.
+    All,
+    /// With what was published so many milliseconds ago.
+    Ago(u64),
+    /// With what was published at this time, in milliseconds since 1970.
+    At(u64),
     /// The client was here before, and what it had is not known.
     Unknown,
     /// The stream was opened before anything was heard of Redis.
@@ -24,32 +32,141 @@ pub enum Start {
 /// A stream that is not in the present yet.
 #[derive(Debug)]
 pub struct CatchUp {
-    pub(super) channels: Vec<ChannelId>,
-    pub(super) start: Start,
-    /// Response head and first fields; empty once sent.
-    pub(super) head: Vec<u8>,
+    pub places: Vec<Place>,
+    pub start: Start,
+    pub first: First,
+    /// Everything up to here was sent, or the client told of it; `None` until that is known.
+    pub cursor: Option<EventId>,
+    /// For a start with the newest events: the worker's position when the head was sent early. The
+    /// client misses what comes after that, however much it is.
+    pub opened: Option<EventId>,
+    /// How often Redis has to have told its newest id before an id beyond it is none of ours.
+    pub clock_needed: Option<u64>,
     /// Bytes that the socket did not take.
     pub unsent: Option<Backlog>,
-    /// Channels of which something is missing.
-    pub(super) resets: Vec<Reset>,
-    /// For a start with the newest events: what was before them is not missed.
-    pub(super) since: EventId,
-    /// For such a start: the worker's position when the head was sent early. The client misses what
-    /// comes after that, however much it is.
-    pub(super) opened: Option<EventId>,
-    /// How often Redis has to have told its newest id before an id beyond it is none of ours.
-    pub(super) clock_needed: u64,
-    pub(super) has_read: bool,
+    /// Counts its waits, so that the end of one is not taken for that of another.
+    pub ticket: u32,
+    /// What it still waits for.
+    pub awaited: usize,
+    /// It stands in the list of those who have something to do.
+    pub is_ready: bool,
+    /// It may hold pages while it waits.
+    pub is_admitted: bool,
+    pub has_read: bool,
 }
 
-/// A channel of which something is missing.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Reset {
-    pub(super) channel: ChannelId,
-    pub(super) reason: ResetReason,
-    /// What is missing was published up to here. The client is told before it gets anything later:
-    /// its last event ID must not pass by what it was not told of. `None`: nothing of the channel
-    /// is kept, and it is told when the stream joins; should it come back before, it is told then.
-    pub(super) until: Option<EventId>,
-    pub(super) is_told: bool,
+/// The first bytes of a stream.
+#[derive(Debug)]
+pub enum First {
+    /// Response head, and the reconnection time of the first block.
+    Unsent {
+        head: Vec<u8>,
+        retry_ms: u64,
+    },
+    Sent,
+}
+
+/// What a stream knows of one of its channels.
+#[derive(Debug)]
+pub struct Place {
+    pub channel: ChannelId,
+    /// What may have been lost up to here is none of the client's.
+    pub excused: EventId,
+    /// What is at hand of its history.
+    pub page: Option<Rc<HistoryPage>>,
+    /// What the client has to be told, or was told last.
+    pub reset: Option<Reset>,
+}
+
+/// Something of a channel is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reset {
+    pub reason: ResetReason,
+    pub is_told: bool,
+}
+
+impl Start {
+    /// Whether the client wants what it has not had of a time before.
+    #[must_use]
+    pub fn returns(self) -> bool {
+        matches!(self, Self::After(_) | Self::Ago(_) | Self::At(_) | Self::Unknown)
+    }
+}
+
+impl CatchUp {
+    #[must_use]
+    pub fn new(channels: Vec<ChannelId>, start: Start, head: Vec<u8>, retry_ms: u64) -> Self {
+        Self {
+            places: channels.into_iter().map(Place::new).collect(),
+            start,
+            first: First::Unsent { head, retry_ms },
+            cursor: None,
+            opened: None,
+            clock_needed: None,
+            unsent: None,
+            ticket: 0,
+            awaited: 0,
+            is_ready: false,
+            is_admitted: false,
+            has_read: false,
+        }
+    }
+
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.first, First::Sent)
+    }
+
+    /// A new wait begins, for so many things. Returns its ticket.
+    pub fn wait(&mut self, awaited: usize) -> u32 {
+        self.ticket = self.ticket.wrapping_add(1);
+        self.awaited = awaited;
+        self.ticket
+    }
+
+    /// Something that was awaited has come. True if it was the last.
+    pub fn arrived(&mut self, ticket: u32) -> bool {
+        if ticket != self.ticket || self.awaited == 0 {
+            return false;
+        }
+        self.awaited -= 1;
+        self.awaited == 0
+    }
+
+    /// Lets all pages go.
+    pub fn drop_pages(&mut self) {
+        self.places.iter_mut().for_each(|place| place.page = None);
+    }
+
+    /// Ticks of silence, as far as it counts: none is noted for the few streams that wait.
+    #[must_use]
+    pub fn silence(&self) -> Option<u32> {
+        self.is_open().then_some(u32::MAX)
+    }
+}
+
+impl Place {
+    #[must_use]
+    pub fn new(channel: ChannelId) -> Self {
+        Self { channel, excused: EventId::ZERO, page: None, reset: None }
+    }
+
+    /// Notes that something is missing which the client was not told of.
+    pub fn lack(&mut self, reason: ResetReason) {
+        if self.reset.is_none_or(|reset| reset.is_told) {
+            self.reset = Some(Reset { reason, is_told: false });
+        }
+    }
+
+    /// Notes the same, unless the client was told so before.
+    pub fn lack_once(&mut self, reason: ResetReason) {
+        if self.reset.is_none_or(|reset| reset.reason != reason) {
+            self.lack(reason);
+        }
+    }
+
+    #[must_use]
+    pub fn is_untold(&self) -> bool {
+        self.reset.is_some_and(|reset| !reset.is_told)
+    }
 }

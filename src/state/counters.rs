@@ -157,8 +157,16 @@ pub struct Counters {
     pub repaired: Counter,
     /// Events without history on channels whose events are kept.
     pub plain: Counter,
-    /// Pages of history read from Redis.
+    /// Gauge: channels with events beside those that are kept, as far as it is known.
+    pub mixed_channels: Counter,
+    /// Times that something looked like an event that is kept, and was none.
+    pub forged: Counter,
+    /// Readings of history that Redis was asked for.
     pub history_reads: Counter,
+    /// Times that a stream which catches up looked for what comes next.
+    pub looks: Counter,
+    /// Channels whose streams were told of a loss, since there was no room to make up for it.
+    pub history_over_bound: Counter,
     /// Streams that came back and missed nothing that memory did not have.
     pub resumed_from_memory: Counter,
     /// Streams that came back and got what they missed from Redis.

@@ -7,6 +7,7 @@ pub mod channels;
 pub mod connections;
 pub mod counters;
 pub mod deadlines;
+pub mod history_page;
 pub mod pages;
 pub mod recent;
 pub mod sockets;

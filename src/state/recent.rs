@@ -1,42 +1,63 @@
-//! The recent events of one channel: what arrived last, and what was read of its history before
-//! that, so that streams that come back together share one reading.
+//! What a worker knows of the history of one channel: what arrived last, what was read of what was
+//! before that, and who waits for more to be read.
+//!
+//! Events that arrive are kept here for a while, from a floor up to the present. What is below the
+//! floor is read from Redis, in pages, forwards, each from the id that somebody needs to go on
+//! from. Streams that need the same stretch share its page.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use crate::bytes::history::EventId;
-use crate::ground::ids::ConnectionId;
-use crate::ground::limits::{
-    HISTORY_PAGE_EVENTS_MAX, HISTORY_PAGE_EVENTS_MIN, HISTORY_PAGE_GROWTH,
-};
+use crate::ground::ids::{ChannelId, ConnectionId};
+use crate::ground::limits::{HISTORY_PAGE_BYTES_MAX, HISTORY_PAGE_BYTES_MIN, HISTORY_PAGE_GROWTH};
 use crate::state::deadlines::Tick;
+use crate::state::history_page::HistoryPage;
 
-/// What a worker knows of the history of a channel.
+/// A channel's history, as far as it is known.
 #[derive(Debug, Default)]
 pub struct Recent {
     /// Everything after this id that was published is in `events`, up to now; `None`: nothing is
-    /// known, since the subscription does not stand yet. Redis may know what was before it.
+    /// known until Redis tells its newest id.
     floor: Option<EventId>,
     /// Invariant: ids rise, and all are above the floor.
     events: VecDeque<Kept>,
     /// Invariant: the sum of what all events cost.
     bytes: usize,
-    /// Redis keeps nothing at or below the floor.
-    exhausted: bool,
-    /// The position of the worker when somebody last published here without history, or when the
-    /// subscription came to stand after streams had gone on without it.
-    pub last_plain: Option<EventId>,
-    /// Streams get events of their other channels while the subscription does not stand. Who comes
-    /// back with the id of one may have missed something here that was published before it.
+    /// While the link is lost or repaired: what was published up to here was passed on.
+    pub passed: EventId,
+    /// Its newest event was passed on, and Redis has not told such an id yet.
+    pub is_ahead: bool,
+    /// Streams get events of their other channels while the subscription does not stand …
     pub has_gone_on_without: bool,
+    /// … which they did until here. Who comes back with such an id may have missed something.
+    pub lapsed: Option<EventId>,
+    /// Somebody has forged an event: until then a break in the chain proves nothing.
+    pub distrusted_until: Option<Tick>,
+    /// What was read. Invariant: few, since unneeded ones are dropped.
+    pages: Vec<Rc<HistoryPage>>,
+    index: Option<Index>,
     pub reading: Reading,
-    /// Streams that wait for more to be read.
-    pub waiters: Vec<ConnectionId>,
-    /// The worker waits for it before it goes on after a lost link.
-    pub is_repaired: bool,
-    /// Entries of the next page.
-    page_events: usize,
+    waiters: Vec<Waiter>,
+    /// What the making up for a lost link needs to be read: behind the first id, up to the second.
+    pub repair: Option<(EventId, EventId)>,
+    /// Counts pages: now and then one is that of who has waited longest, not of who needs the
+    /// oldest.
+    turn: u8,
+    /// Bytes of the next page.
+    page_bytes: usize,
     losses: Losses,
+}
+
+/// The ids of the newest events below the floor.
+#[derive(Debug)]
+pub struct Index {
+    /// Newest first.
+    pub ids: Vec<EventId>,
+    /// The oldest one's predecessor; the floor if there is none.
+    pub previous: EventId,
+    /// Redis keeps no others.
+    pub is_whole: bool,
 }
 
 /// Links that were lost while a page was read.
@@ -45,8 +66,8 @@ struct Losses {
     count: u8,
     /// When the last one was.
     at: Tick,
-    /// Where its page began. Once more was read than up to there, that page was not the reason.
-    newest: EventId,
+    /// Where its page began. Once that one was read, it was not the reason.
+    from: EventId,
 }
 
 /// An event that is kept.
@@ -68,30 +89,68 @@ impl Kept {
     }
 }
 
-/// Whether a page of history is on its way.
+/// Whether something of the history is on its way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reading {
     #[default]
     Idle,
-    /// In the worker's list of what to ask.
-    Listed,
-    Asked,
+    /// In the worker's list of what to ask, with the bytes that are set aside for it.
+    Listed(usize),
+    /// The same, and where its page begins.
+    Asked(usize, EventId),
     /// Redis answered with an error; asked again after a while.
     Delayed,
 }
 
-/// How much of a channel's history stands in memory.
+/// A stream that waits for the channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// All that was asked for.
-    Covered,
-    /// Redis may have the rest.
-    Readable,
-    /// What is missing is gone.
-    Hole,
-    /// The subscription does not stand.
-    Unknown,
+pub struct Waiter {
+    pub stream: ConnectionId,
+    /// Of the stream's waits, so that one which is over is not taken for another.
+    pub ticket: u32,
+    pub need: Need,
 }
+
+/// What of a channel's history is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// What comes after this id.
+    After(EventId),
+    /// The ids of so many of the newest events.
+    Newest(usize),
+}
+
+/// Something that Redis is to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryRead {
+    pub channel: ChannelId,
+    pub question: Question,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Events behind `from`, up to `to`, of so many bytes at the most. `caution`: how many links
+    /// were lost over it.
+    Page { from: EventId, to: EventId, bytes_max: usize, caution: u8 },
+    /// The ids of so many of the newest events, up to `to`.
+    Newest { count: usize, to: EventId },
+}
+
+/// How an event that arrives follows those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follows {
+    /// It is the next one, for all that is known.
+    Next,
+    /// Nothing is known of the channel now.
+    Unaligned,
+    /// It names an event before it that has not arrived.
+    Gap,
+    /// Its id is not above those that have arrived: it, or one of those, is none that Redis gave.
+    Backwards,
+}
+
+/// Pages for who needs the oldest, after which there is one for who has waited longest.
+const FIRST_COMES_AFTER: u8 = 3;
 
 /// Ticks after which a link that was lost during a reading is no longer held against the channel.
 const LOSS_TICKS: u32 = 300;
@@ -104,127 +163,56 @@ const LOSSES_MAX: u8 = 8;
 const LOSS_DOUBLINGS_MAX: u32 = 4;
 
 impl Recent {
-    /// The subscription stands: whatever is published after `position` arrives.
-    pub fn align(&mut self, position: EventId) {
-        let floor = self.events.front().map_or(position, |oldest| oldest.previous);
-        self.floor = Some(floor);
-        self.exhausted = false;
+    /// Whatever is published after `position` arrives, and what was published before is history.
+    /// Returns the bytes that are not kept any more.
+    pub fn align(&mut self, position: EventId) -> usize {
+        let lost = self.unalign();
+        self.floor = Some(position);
+        lost
     }
 
-    /// The subscription begins. Returns the bytes that are not kept any more.
-    pub fn begin(&mut self) -> usize {
+    /// Nothing is known of the channel until it is aligned. Returns the bytes that are not kept
+    /// any more.
+    pub fn unalign(&mut self) -> usize {
         self.floor = None;
+        self.index = None;
         self.events = VecDeque::new();
         std::mem::take(&mut self.bytes)
     }
 
-    /// The subscription is gone, and with it what followed what is kept. Returns the bytes that
-    /// are not kept any more.
+    /// The link is lost, and with it what followed what is kept, and what was to be read. Returns
+    /// the bytes that are not kept any more.
     pub fn lose(&mut self, now: Tick) -> usize {
-        if self.reading == Reading::Asked {
-            let newest = self.floor.unwrap_or_default();
+        if let Reading::Asked(_, from) = self.reading {
             let count = match self.losses.count {
                 unreadable @ LOSSES_MAX.. => unreadable,
                 _ => self.losses(now),
             };
-            self.losses = Losses { count: count.saturating_add(1), at: now, newest };
+            self.losses = Losses { count: count.saturating_add(1), at: now, from };
         }
-        let (last_plain, has_gone_on_without) = (self.last_plain, self.has_gone_on_without);
-        let waiters = std::mem::take(&mut self.waiters);
-        let lost = std::mem::replace(
-            self,
-            Self {
-                last_plain,
-                has_gone_on_without,
-                waiters,
-                losses: self.losses,
-                ..Self::default()
-            },
-        );
-        lost.bytes
+        self.reading = Reading::Idle;
+        self.repair = None;
+        self.waiters = Vec::new();
+        self.pages = Vec::new();
+        self.unalign()
     }
 
-    /// An event arrived. False: one before it did not.
+    /// How an event follows what is known.
     #[must_use]
-    pub fn push(&mut self, event: Kept) -> bool {
-        if self.floor == Some(SKIPPED) {
-            self.floor = Some(event.previous);
+    pub fn follows(&self, event: &Kept) -> Follows {
+        match self.newest() {
+            None => Follows::Unaligned,
+            Some(newest) if event.id <= newest => Follows::Backwards,
+            Some(newest) if event.is_chained && event.previous > newest => Follows::Gap,
+            Some(_) => Follows::Next,
         }
-        let newest = self.newest();
-        let is_next = !event.is_chained || newest.is_none_or(|newest| event.previous <= newest);
-        if newest.is_some_and(|newest| event.id <= newest) {
-            return true;
-        }
-        if !is_next {
-            // What is kept does not lead up to this event.
-            self.forget_all(event.previous);
-        } else if self.events.is_empty()
-            && let Some(floor) = &mut self.floor
-            && event.previous < *floor
-        {
-            *floor = event.previous;
-            self.exhausted = false;
-        }
-        self.bytes += event.cost();
-        self.events.push_back(event);
-        is_next
     }
 
-    /// Something arrived and can't be kept: what comes next counts from its own predecessor.
-    pub fn skip(&mut self) {
-        self.forget_all(SKIPPED);
-    }
-
-    /// Puts a page of history, newest first and read from the floor down, before what is kept.
-    /// `asked`: the most that the page could hold. `expired`: should Redis keep nothing of this
-    /// channel, whatever it forgot was not above this id. Returns the bytes that were added.
-    pub fn extend(&mut self, page: Vec<Kept>, asked: usize, expired: EventId) -> usize {
-        let (before, count) = (self.bytes, page.len());
-        self.exhausted = count < asked;
-        for event in page {
-            let Some(floor) = self.floor else { return 0 };
-            if event.id > floor && !self.events.is_empty() {
-                // It arrived while the page was read.
-                continue;
-            }
-            // Between a floor that is no event's id and the next event below it, there is none.
-            let is_next =
-                if self.events.is_empty() { event.id <= floor } else { event.id == floor };
-            if !is_next {
-                self.exhausted = true;
-                break;
-            }
-            self.floor = Some(event.previous);
+    /// Takes in an event that arrived; one that does not follow is left out.
+    pub fn push(&mut self, event: Kept) {
+        if self.newest().is_some_and(|newest| newest < event.id) {
             self.bytes += event.cost();
-            self.events.push_front(event);
-        }
-        if self.events.is_empty() {
-            // What was published before the page was read would have arrived: there is nothing.
-            self.floor = self.floor.map(|floor| floor.min(expired));
-        }
-        let bytes = self.bytes - before;
-        if self.exhausted || self.floor < Some(self.losses.newest) {
-            self.losses.count = 0;
-        }
-        let room = HISTORY_PAGE_BYTES / (bytes / count.max(1)).max(1);
-        self.page_events =
-            (asked * HISTORY_PAGE_GROWTH).min(room).clamp(1, HISTORY_PAGE_EVENTS_MAX);
-        bytes
-    }
-
-    /// What Redis keeps can't be read.
-    pub fn give_up(&mut self) {
-        self.exhausted = true;
-    }
-
-    /// Entries to ask for in the next page; 0 if reading this channel ends links.
-    pub fn next_page(&self, event_bytes_max: usize, now: Tick) -> usize {
-        let cautious =
-            (HISTORY_PAGE_BYTES / event_bytes_max.max(1)).clamp(1, HISTORY_PAGE_EVENTS_MIN);
-        match self.losses(now) {
-            0 => self.page_events.max(cautious),
-            losses if losses < LOSSES_MAX => self.page_events.max(1),
-            _ => 0,
+            self.events.push_back(event);
         }
     }
 
@@ -232,7 +220,7 @@ impl Recent {
     pub fn forget_oldest(&mut self) -> usize {
         let Some(oldest) = self.events.pop_front() else { return 0 };
         self.floor = Some(oldest.id);
-        self.exhausted = false;
+        self.index = None;
         self.bytes -= oldest.cost();
         if self.events.is_empty() {
             self.events = VecDeque::new();
@@ -240,25 +228,16 @@ impl Recent {
         oldest.cost()
     }
 
-    /// Whether everything after `id` is here, or can be had.
-    #[must_use]
-    pub fn reach(&self, id: EventId) -> Reach {
-        match self.floor {
-            None => Reach::Unknown,
-            Some(floor) if floor <= id => Reach::Covered,
-            Some(_) if self.exhausted => Reach::Hole,
-            Some(_) => Reach::Readable,
+    /// Drops the events after `id`, which Redis never gave. Returns their bytes.
+    pub fn forget_after(&mut self, id: EventId) -> usize {
+        let before = self.bytes;
+        while self.events.back().is_some_and(|event| event.id > id)
+            && let Some(forged) = self.events.pop_back()
+        {
+            self.bytes -= forged.cost();
         }
-    }
-
-    /// Whether the newest `count` events are here, or can be had.
-    #[must_use]
-    pub fn reach_of_newest(&self, count: usize) -> Reach {
-        match self.floor {
-            None => Reach::Unknown,
-            Some(_) if self.events.len() >= count || self.exhausted => Reach::Covered,
-            Some(_) => Reach::Readable,
-        }
+        self.floor = self.floor.map(|floor| floor.min(id));
+        before - self.bytes
     }
 
     #[must_use]
@@ -266,17 +245,24 @@ impl Recent {
         self.floor
     }
 
-    /// Events after `id`, oldest first. O(log n) to find the first.
-    pub fn after(&self, id: EventId) -> impl Iterator<Item = &Kept> {
-        self.events.range(self.events.partition_point(|event| event.id <= id)..)
+    /// The newest id that is accounted for.
+    #[must_use]
+    pub fn newest(&self) -> Option<EventId> {
+        self.events.back().map(|event| event.id).max(self.floor)
     }
 
-    /// Events from the newest to the oldest.
-    pub fn newest_first(&self) -> impl Iterator<Item = &Kept> {
-        self.events.iter().rev()
+    /// The number of the first event that arrived after `id`. O(log n).
+    #[must_use]
+    pub fn position(&self, id: EventId) -> usize {
+        self.events.partition_point(|event| event.id <= id)
     }
 
-    /// Events in memory.
+    #[must_use]
+    pub fn event(&self, number: usize) -> Option<&Kept> {
+        self.events.get(number)
+    }
+
+    /// Events in memory that have arrived.
     #[must_use]
     pub fn count(&self) -> usize {
         self.events.len()
@@ -287,30 +273,149 @@ impl Recent {
         self.bytes
     }
 
+    /// Whether everything after `id` has arrived.
+    #[must_use]
+    pub fn has_arrived(&self, id: EventId) -> bool {
+        self.floor.is_some_and(|floor| floor <= id)
+    }
+
+    /// The page that goes on after `id`. O(pages).
+    #[must_use]
+    pub fn page(&self, id: EventId) -> Option<&Rc<HistoryPage>> {
+        self.pages.iter().find(|page| page.continues(id))
+    }
+
+    /// Whether a need is met by what is in memory.
+    #[must_use]
+    pub fn meets(&self, need: Need) -> bool {
+        match need {
+            Need::After(id) => self.has_arrived(id) || self.page(id).is_some(),
+            Need::Newest(count) => {
+                self.events.len() >= count
+                    || self.index.as_ref().is_some_and(|index| {
+                        index.is_whole || self.events.len() + index.ids.len() >= count
+                    })
+            }
+        }
+    }
+
+    /// The ids of events from the newest to the oldest, as far as they are known.
+    pub fn newest_first(&self) -> impl Iterator<Item = EventId> {
+        let below = self.index.iter().flat_map(|index| index.ids.iter().copied());
+        self.events.iter().rev().map(|event| event.id).chain(below)
+    }
+
+    /// Where all ids are known that Redis keeps: the last that it may have kept before.
+    #[must_use]
+    pub fn previous_of_all(&self) -> Option<EventId> {
+        self.index.as_ref().filter(|index| index.is_whole).map(|index| index.previous)
+    }
+
+    pub fn wait(&mut self, waiter: Waiter) {
+        self.waiters.push(waiter);
+    }
+
+    #[must_use]
+    pub fn has_waiters(&self) -> bool {
+        !self.waiters.is_empty() || self.repair.is_some()
+    }
+
+    /// Takes out those whose need is met now, or who do not wait any more.
+    pub fn take_met(&mut self, waits: impl Fn(&Waiter) -> bool) -> Vec<Waiter> {
+        let mut waiters = std::mem::take(&mut self.waiters);
+        let met = waiters.extract_if(.., |waiter| self.meets(waiter.need) || !waits(waiter));
+        let met = met.collect();
+        self.waiters = waiters;
+        met
+    }
+
+    /// Bytes to be set aside for what is to be read next.
+    #[must_use]
+    pub fn next_bytes(&self) -> usize {
+        self.page_bytes.max(HISTORY_PAGE_BYTES_MIN)
+    }
+
+    /// What Redis is to be asked next, for a page of at most `bytes_max`; `Err` where reading
+    /// this channel ends links: what can't be had, from where to where. O(n) in who waits.
+    pub fn next_question(
+        &mut self,
+        bytes_max: usize,
+        now: Tick,
+    ) -> Option<Result<Question, (EventId, EventId)>> {
+        let floor = self.floor?;
+        let needs_of = |waiter: &Waiter| match waiter.need {
+            Need::After(id) => (Some(id), None),
+            Need::Newest(count) => (None, Some(count)),
+        };
+        if let Some(count) = self.waiters.iter().filter_map(|w| needs_of(w).1).max() {
+            return Some(Ok(Question::Newest { count, to: floor }));
+        }
+        let mut cursors = self.waiters.iter().filter_map(|waiter| needs_of(waiter).0);
+        let (from, to) = match self.repair {
+            Some(need) => need,
+            None if self.turn == FIRST_COMES_AFTER => (cursors.next()?, floor),
+            None => (cursors.min()?, floor),
+        };
+        self.turn = if self.turn == FIRST_COMES_AFTER { 0 } else { self.turn + 1 };
+        match self.losses(now) {
+            LOSSES_MAX.. => Some(Err((from, to))),
+            caution => Some(Ok(Question::Page { from, to, bytes_max, caution })),
+        }
+    }
+
+    /// Takes in a page. Those that nobody holds are dropped by [`Self::drop_pages`].
+    pub fn add_page(&mut self, page: Rc<HistoryPage>) {
+        if page.continues(self.losses.from) {
+            self.losses.count = 0;
+        }
+        // What the new one holds as well is not needed twice.
+        self.pages.retain(|known| !page.contains(known));
+        self.pages.push(page);
+    }
+
+    /// The next pages are larger, after one that was full; `at_least`: one event takes so much.
+    pub fn grow_pages(&mut self, at_least: usize) {
+        let grown = self.next_bytes() * HISTORY_PAGE_GROWTH;
+        self.page_bytes = grown.min(HISTORY_PAGE_BYTES_MAX).max(at_least);
+    }
+
+    /// The next pages are small again: there was less than a page.
+    pub fn shrink_pages(&mut self) {
+        self.page_bytes = 0;
+    }
+
+    #[must_use]
+    pub fn has_pages(&self) -> bool {
+        !self.pages.is_empty()
+    }
+
+    pub fn set_index(&mut self, index: Index) {
+        self.index = Some(index);
+    }
+
+    /// Drops the pages that nobody holds.
+    pub fn drop_pages(&mut self) {
+        self.pages.retain(|page| Rc::strong_count(page) > 1);
+        if self.pages.is_empty() {
+            self.pages = Vec::new();
+        }
+    }
+
+    /// Drops the ids of the newest events, unless somebody is about to look at them.
+    pub fn drop_index(&mut self) {
+        self.index = None;
+    }
+
     /// Whether Redis is asked, or the worker waits, for more of it.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        self.is_repaired || self.reading != Reading::Idle
+        self.repair.is_some() || self.reading != Reading::Idle
     }
 
-    /// Whether somebody needs what is kept.
+    /// Whether events that arrive say what came before them.
     #[must_use]
-    pub fn is_needed(&self) -> bool {
-        self.is_repaired || !self.waiters.is_empty()
-    }
-
-    /// The newest id that is accounted for.
-    fn newest(&self) -> Option<EventId> {
-        self.events.back().map(|event| event.id).max(self.floor)
-    }
-
-    fn forget_all(&mut self, floor: EventId) {
-        self.events = VecDeque::new();
-        self.bytes = 0;
-        self.exhausted = false;
-        if self.floor.is_some() {
-            self.floor = Some(floor);
-        }
+    pub fn is_trusted(&self, now: Tick) -> bool {
+        self.distrusted_until.is_none_or(|until| now.has_reached(until))
     }
 
     /// The losses that are held against the channel now. What was taken for unreadable is tried
@@ -322,51 +427,5 @@ impl Recent {
             return count;
         }
         if count < LOSSES_MAX { 0 } else { LOSSES_MAX - 1 }
-    }
-}
-
-/// The floor after something was skipped: nothing is known until the next event.
-const SKIPPED: EventId = EventId { ms: u64::MAX, seq: u64::MAX };
-
-/// What a page should not exceed: Redis ends a link that has 8 MB of output for long.
-const HISTORY_PAGE_BYTES: usize = 2 * 1024 * 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A stream comes back every second for as many ticks, and each reading ends the link. Returns
-    /// how many do.
-    fn links_ended(recent: &mut Recent, ticks: std::ops::Range<u32>) -> usize {
-        let mut ended = 0;
-        for now in ticks.step_by(10).map(Tick) {
-            recent.align(EventId { ms: 7, seq: 0 });
-            if recent.next_page(1024, now) > 0 {
-                recent.reading = Reading::Asked;
-                recent.lose(now);
-                ended += 1;
-            }
-        }
-        ended
-    }
-
-    #[test]
-    fn what_ends_every_link_is_tried_again_ever_more_rarely() {
-        let mut recent = Recent::default();
-        assert_eq!(links_ended(&mut recent, 0..300), 8);
-        // After 30 s, 60 s and so on up to eight minutes. Eight in each half minute would be 960.
-        assert_eq!(links_ended(&mut recent, 300..36_000), 10);
-        assert_eq!(links_ended(&mut recent, 36_000..72_000), 8);
-    }
-
-    #[test]
-    fn what_can_be_read_after_all_is_held_against_nobody() {
-        let mut recent = Recent::default();
-        assert_eq!(links_ended(&mut recent, 0..900), 9);
-        let (id, previous) = (EventId { ms: 7, seq: 0 }, EventId { ms: 6, seq: 0 });
-        let kept = Kept { id, previous, is_chained: true, bytes: Vec::new().into() };
-        recent.align(id);
-        recent.extend(vec![kept], 1, EventId::ZERO);
-        assert_eq!(links_ended(&mut recent, 900..980), 8);
     }
 }

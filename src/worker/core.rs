@@ -50,8 +50,6 @@ pub(super) struct Core {
     clock_was_told: bool,
     /// The link came up: the function for publishing is to be loaded.
     pub(super) prepares_history: bool,
-    /// An event that is kept did not arrive: the link is to be given up.
-    pub(super) has_gap: bool,
     link_was_missed: bool,
     /// A link has stood before.
     had_link: bool,
@@ -66,6 +64,8 @@ pub(super) struct Core {
     slow_line: RateLimited,
     plain_line: RateLimited,
     history_line: RateLimited,
+    forged_line: RateLimited,
+    mark_line: RateLimited,
     slow_seen: u64,
 }
 
@@ -95,6 +95,7 @@ impl Core {
             limits,
             &config.strip_prefix,
             config.history.clone(),
+            u64::try_from(config.history_ttl.as_millis()).unwrap_or(u64::MAX),
             Arc::clone(&setup.counters),
         );
         for channel in &config.subscribe_ahead {
@@ -124,7 +125,6 @@ impl Core {
             clock_was_started: false,
             clock_was_told: false,
             prepares_history: false,
-            has_gap: false,
             link_was_missed: false,
             had_link: false,
             read_buffer: vec![0; READ_BUFFER_BYTES],
@@ -137,6 +137,8 @@ impl Core {
             slow_line: RateLimited::default(),
             plain_line: RateLimited::default(),
             history_line: RateLimited::default(),
+            forged_line: RateLimited::default(),
+            mark_line: RateLimited::default(),
             slow_seen: 0,
             config,
         }

@@ -18,14 +18,19 @@ pub(super) struct Drain {
     slot: u32,
     /// Connections to be closed in this tick.
     due: usize,
+    /// Slots that are still to be looked at in this tick.
+    looks: u32,
 }
+
+/// Slots that are looked at between two yields: most of a server's are vacant at its end.
+const LOOKS_PER_SLICE_MAX: usize = 4096;
 
 impl Core {
     pub(super) fn begin_drain(&mut self) -> Drain {
         self.draining = true;
         let ticks = self.config.drain_time.as_millis().div_ceil(TICK.as_millis());
         let ticks = u32::try_from(ticks).unwrap_or(u32::MAX / 4);
-        Drain { until: self.now.after(ticks), slot: 0, due: 0 }
+        Drain { until: self.now.after(ticks), slot: 0, due: 0, looks: 0 }
     }
 
     /// Tells a stream when to come back, and ends it.
@@ -46,6 +51,7 @@ impl Drain {
     /// Plans this tick's share. True once no connection is left.
     pub(super) fn tick(&mut self, core: &mut Core) -> bool {
         let left = core.streams.connections();
+        self.looks = core.streams.slots();
         if core.now.has_reached(self.until) {
             self.due = left;
         } else {
@@ -60,8 +66,9 @@ impl Drain {
         let is_last = core.now.has_reached(self.until);
         let mut closed = 0;
         let mut looked = 0;
-        while self.due > 0 && closed < budget && looked < core.streams.slots() {
+        while self.due > 0 && closed < budget && self.looks > 0 && looked < LOOKS_PER_SLICE_MAX {
             looked += 1;
+            self.looks -= 1;
             if self.slot >= core.streams.slots() {
                 self.slot = 0;
             }
@@ -84,6 +91,6 @@ impl Drain {
             self.due -= 1;
             closed += 1;
         }
-        self.due > 0 && closed == budget
+        self.due > 0 && self.looks > 0
     }
 }

@@ -25,8 +25,8 @@ use crate::bytes::target::Routes;
 use crate::ground::config::Config;
 use crate::ground::ids::WorkerId;
 use crate::ground::limits::{
-    ACCEPTS_PER_TURN_MAX, CHANNELS_PER_SUBSCRIBE_MAX, LISTEN_BACKLOG, OPEN_WAIT,
-    SENDS_PER_SLICE_MAX, TICK,
+    ACCEPTS_PER_TURN_MAX, CHANNELS_PER_NEWEST_MAX, CHANNELS_PER_SUBSCRIBE_MAX, LISTEN_BACKLOG,
+    OPEN_WAIT, SENDS_PER_SLICE_MAX, TICK,
 };
 use crate::io::link::{Link, LinkError};
 use crate::io::prober::ProbeLine;
@@ -233,7 +233,7 @@ impl Worker {
             }
         }
         self.reactor.give_back(events);
-        if std::mem::take(&mut self.core.has_gap) {
+        if self.core.streams.take_gap() {
             self.link.give_up(LinkError::Gap, now, &self.reactor, &mut self.core);
         }
         self.ask();
@@ -304,6 +304,8 @@ impl Worker {
         if let Some(drain) = &mut self.drain {
             more |= drain.slice(budget, &mut self.core);
         }
+        // What streams wish for now is asked for at once.
+        self.ask();
         more
     }
 
@@ -340,11 +342,24 @@ impl Worker {
         if std::mem::take(&mut self.core.prepares_history) {
             self.link.prepare_history();
         }
-        if self.core.streams.takes_clock_wish() {
-            self.link.read_clock();
+        let streams = &mut self.core.streams;
+        loop {
+            let channels = streams.next_newest(CHANNELS_PER_NEWEST_MAX);
+            if channels.is_empty() {
+                break;
+            }
+            let names = channels.iter().map(|id| streams.name(*id).to_vec()).collect();
+            self.link.read_newest(channels, names);
         }
-        while let Some(read) = self.core.streams.next_read(self.core.config.max_event_bytes) {
-            self.link.read_page(read, self.core.streams.name(read.channel));
+        if let Some(wish) = streams.take_clock_wish() {
+            self.link.read_clock(wish, streams.marks_read());
+        }
+        while let Some(read) = streams.next_read() {
+            let name = streams.name(read.channel);
+            self.link.read_history(read, name, self.core.config.max_event_bytes);
+        }
+        while let Some(name) = streams.next_mark() {
+            self.link.write_mark(&name);
         }
     }
 

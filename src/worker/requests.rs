@@ -8,12 +8,12 @@ use crate::bytes::http::{
     Cors, Method, Parsed, RequestHead, ShortAnswer, Status, parse_head, preflight, short_answer,
     stream_head,
 };
-use crate::bytes::target::{Resolved, StreamRequest};
+use crate::bytes::target::{Begin, Resolved, Since, StreamRequest};
 use crate::ground::ids::ConnectionId;
+use crate::state::catch_up::Start;
 use crate::state::connections::{HeadBuffer, State};
 use crate::state::counters::CloseReason;
 use crate::state::sockets::Sockets;
-use crate::state::streams::Start;
 use crate::sys::{raw, socket};
 
 use super::core::{ANSWERS_PER_TURN_MAX, Core};
@@ -131,17 +131,16 @@ impl Core {
             bytes.push(b'\n');
             return self.answer(id, &bytes, Some(CloseReason::Capacity));
         }
-        event_stream::encode_retry(self.jittered_retry_ms(1.0), &mut bytes);
-        let start = match (head.last_event_id.or(request.last_event_id.as_deref()), request.last) {
-            (Some(id), _) => EventId::parse(id).map_or(Start::Unknown, Start::After),
-            (None, Some(count)) => Start::Last(count),
-            (None, None) => Start::Now,
+        let retry_ms = self.jittered_retry_ms(1.0);
+        let start = match head.last_event_id.or(request.last_event_id.as_deref()) {
+            Some(id) => EventId::parse(id).map_or(Start::Unknown, Start::After),
+            None => start_of(request.begin),
         };
         let prefix = &self.config.strip_prefix;
         let names: Vec<Vec<u8>> =
             request.channels.iter().map(|name| [prefix, name.as_slice()].concat()).collect();
         let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
-        if self.streams.request(id, &names, start, bytes, &mut self.sockets) {
+        if self.streams.request(id, &names, start, bytes, retry_ms, &mut self.sockets) {
             self.openings.push(self.now, id);
         }
     }
@@ -191,5 +190,20 @@ impl Core {
             self.streams.set_lingering(id, reason);
             self.lingerings.push(self.now, id);
         }
+    }
+}
+
+/// Where a stream begins that brings no last event ID.
+fn start_of(begin: Begin) -> Start {
+    match begin {
+        Begin::Present | Begin::Last(0) => Start::Now,
+        Begin::Last(count) => Start::Last(count),
+        Begin::Since(Since::All) => Start::All,
+        Begin::Since(Since::Id(id)) => Start::After(id),
+        Begin::Since(Since::Ago(ago)) => {
+            Start::Ago(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX))
+        }
+        Begin::Since(Since::At { ms }) => Start::At(ms),
+        Begin::Unreadable => Start::Unknown,
     }
 }

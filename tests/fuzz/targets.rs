@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use corecast::bytes::event_stream::{Event, encode, encode_comment, encode_id, encode_retry};
 use corecast::bytes::format::{self, Format};
 use corecast::bytes::history::{Envelope, EventId};
-use corecast::bytes::target::{Reserved, Resolved, Routes};
+use corecast::bytes::target::{Begin, Reserved, Resolved, Routes, Since};
 use corecast::bytes::{http, resp, resp_request};
 use corecast::ground::config::{RequestLimits, RouteTemplate};
 use redis_protocol::resp2::decode::decode as decode_resp2;
@@ -134,8 +134,19 @@ fn target(input: &[u8]) {
             escape(id, &mut again);
             again.push(b'&');
         }
-        if let Some(last) = request.last {
-            again.extend_from_slice(format!("last={last}").as_bytes());
+        match request.begin {
+            Begin::Present => {}
+            Begin::Last(last) => again.extend_from_slice(format!("last={last}").as_bytes()),
+            Begin::Since(Since::All) => again.extend_from_slice(b"since=0"),
+            Begin::Since(Since::Id(id)) => {
+                again.extend_from_slice(format!("since={id}").as_bytes());
+            }
+            Begin::Since(Since::Ago(ago)) => {
+                again.extend_from_slice(format!("since=-{}ms", ago.as_millis()).as_bytes());
+            }
+            // Times of day are told in several ways, some finer than others.
+            Begin::Since(Since::At { .. }) => return,
+            Begin::Unreadable => again.extend_from_slice(b"since=x"),
         }
         assert_eq!(default.resolve(&again), Resolved::Stream(request));
     }

@@ -297,6 +297,7 @@ impl<'a> Watch<'a> {
                     member.outcome.resets.push(message.data);
                     self.progress.reset.fetch_add(1, Ordering::Relaxed);
                 }
+                "stream-open" | "keep-alive" => {}
                 _ => panic!("stream {}: {message:?}", member.index),
             }
         }

@@ -119,13 +119,17 @@ impl Follower {
     }
 
     fn claim(&mut self, message: &Message, now_ms: u64) {
+        if matches!(&*message.event, "stream-open" | "keep-alive") {
+            return self.claim_position(&message.last_event_id);
+        }
         if message.event == "stream-reset" {
-            self.claim_position(&message.last_event_id);
             let data: Value = serde_json::from_str(&message.data).unwrap();
             let channels = data["channels"].as_array().unwrap();
             let channels = channels.iter().map(|name| number(name.as_str().unwrap())).collect();
             let reason = data["reason"].as_str().unwrap().to_owned();
             self.claims.push_back(Claim::Reset { reason, channels, read_ms: now_ms });
+            // What it passes by it has told of.
+            self.claim_position(&message.last_event_id);
             return;
         }
         let (channel, number) = parse_payload(&message.data);

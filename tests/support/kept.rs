@@ -7,6 +7,9 @@ use super::redis::{Client, Redis, Reply};
 /// Time to live of what the tests publish.
 pub(crate) const TTL_MS: u64 = 600_000;
 
+/// Longest payload that the tests may publish: of some, the servers are to see that it is too long.
+const BYTES_MAX: usize = 64 << 20;
+
 /// Loads the function for publishing.
 pub(crate) fn load_function(client: &mut Client) {
     let mut command = Vec::new();
@@ -64,7 +67,14 @@ impl Publisher {
         let mut bytes = Vec::new();
         for (channel, payload) in events {
             let (kept, ttl_ms) = (self.kept, TTL_MS);
-            let publication = Publication { channel, kept, ttl_ms, payload, event: b"" };
+            let publication = Publication {
+                channel,
+                kept,
+                ttl_ms,
+                payload,
+                event: b"",
+                bytes_max: Some(BYTES_MAX),
+            };
             history::encode_publication(Call::Function, &publication, &mut bytes);
         }
         self.client.send_bytes(&bytes).unwrap();

@@ -164,7 +164,14 @@ impl Stream {
     fn take_in(&mut self) {
         let bytes = self.connection.take_unread();
         self.parser.push(&bytes);
-        self.messages.extend(self.parser.messages.drain(..));
+        for message in self.parser.messages.drain(..) {
+            match &*message.event {
+                "stream-open" => {}
+                // A sign of life, as a comment is where events are not kept.
+                "keep-alive" => self.parser.comments.push(message.event),
+                _ => self.messages.push_back(message),
+            }
+        }
         self.raw.extend_from_slice(&bytes);
     }
 }

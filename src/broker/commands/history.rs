@@ -10,25 +10,12 @@ use super::super::history::Entry;
 use super::super::hub::{Hub, now_ms};
 use super::super::reply::Reply;
 use super::pubsub::unpublishable;
-use super::{integer, keys_and_values, shown, syntax_error};
+use super::{integer, shown, syntax_error};
 use crate::bytes::history::{
-    CLOCK_KEY, EVENT_BYTES_MAX, EventId, FUNCTION, LIBRARY, LIBRARY_CODE, Publication,
+    CLOCK_KEY, EVENT_BYTES_MAX, EventId, FUNCTION, KEPT_BYTES_MAX, LIBRARY, LIBRARY_CODE,
+    NEWEST_FUNCTION, PAGE_FUNCTION, PLAIN_KEY, Publication, READ_LIBRARY, READ_LIBRARY_CODE,
     channel_of_key, clean_event, stream_key,
 };
-
-/// FCALL name numkeys [key …] [argument …].
-pub(super) fn fcall(hub: &mut Hub, client: &mut Client, arguments: &[Cow<'_, [u8]>]) {
-    let [_, name, keys, rest @ ..] = arguments else {
-        return syntax_error(hub, client, arguments);
-    };
-    if **name != *FUNCTION.as_bytes() {
-        return client.reply().error("ERR Function not found");
-    }
-    match keys_and_values(keys, rest, "ERR Bad number of keys provided") {
-        Ok((keys, values)) => publish(keys, values, hub, client),
-        Err(error) => client.reply().error(error),
-    }
-}
 
 /// What the script does.
 pub(super) fn publish(
@@ -43,9 +30,10 @@ pub(super) fn publish(
     let ([stream, clock], [channel, kept, ttl_ms, payload, event @ ..]) = (keys, values) else {
         return refuse(client, USAGE);
     };
-    let event = match event {
-        [] => Vec::new(),
-        [event] => clean_event(event),
+    let (event, bytes_max) = match event {
+        [] => (Vec::new(), None),
+        [event] => (clean_event(event), None),
+        [event, bytes_max] => (clean_event(event), Some(whole(bytes_max))),
         _ => return refuse(client, USAGE),
     };
     if **stream != *stream_key(channel) || **clock != *CLOCK_KEY {
@@ -57,6 +45,14 @@ pub(super) fn publish(
     let Some(ttl_ms) = whole(ttl_ms) else {
         return refuse(client, "TTL_MS must be a whole number above 0");
     };
+    let Some(bytes_max) = bytes_max.unwrap_or(Some(KEPT_BYTES_MAX as u64)) else {
+        return refuse(client, "MAX_BYTES must be a whole number above 0");
+    };
+    if payload.len() as u64 > bytes_max {
+        let length = payload.len();
+        let problem = format!("DATA has {length} bytes, and no more than {bytes_max} are kept");
+        return refuse(client, &problem);
+    }
     if event.len() > EVENT_BYTES_MAX {
         let problem = format!("EVENT must not be longer than {EVENT_BYTES_MAX} bytes");
         return refuse(client, &problem);
@@ -64,7 +60,8 @@ pub(super) fn publish(
     if let Some(error) = unpublishable(hub, channel, payload) {
         return client.reply().error(error);
     }
-    let publication = Publication { channel, kept, ttl_ms, payload, event: &event };
+    let publication =
+        Publication { channel, kept, ttl_ms, payload, event: &event, bytes_max: None };
     let (id, _) = hub.publish_to_history(client, &publication);
     client.reply().bulk(id.to_string());
 }
@@ -79,15 +76,36 @@ pub(super) fn function_load(_: &mut Hub, client: &mut Client, arguments: &[Cow<'
         let parts = [b"ERR Unknown option given: ", shown(unknown)];
         return client.reply().error(parts.concat());
     }
-    if **code != *LIBRARY_CODE.as_bytes() {
-        let text = format!("ERR only the library {LIBRARY} of this version of corecast is known");
-        client.reply().error(text);
-    } else if options.is_empty() {
-        client.reply().error(format!("ERR Library '{LIBRARY}' already exists"));
+    let Some(library) = LIBRARIES.iter().find(|library| **code == *library.code.as_bytes()) else {
+        let names = LIBRARIES.map(|library| library.name).join(" and ");
+        let text = format!("ERR only the libraries {names} of this version of corecast are known");
+        return client.reply().error(text);
+    };
+    if options.is_empty() {
+        client.reply().error(format!("ERR Library '{}' already exists", library.name));
     } else {
-        client.reply().bulk(LIBRARY);
+        client.reply().bulk(library.name);
     }
 }
+
+/// A library of functions that is always there.
+struct Library {
+    name: &'static str,
+    functions: &'static [&'static str],
+    /// They do not write.
+    is_read_only: bool,
+    code: &'static str,
+}
+
+const LIBRARIES: [Library; 2] = [
+    Library { name: LIBRARY, functions: &[FUNCTION], is_read_only: false, code: LIBRARY_CODE },
+    Library {
+        name: READ_LIBRARY,
+        functions: &[PAGE_FUNCTION, NEWEST_FUNCTION],
+        is_read_only: true,
+        code: READ_LIBRARY_CODE,
+    },
+];
 
 /// FUNCTION LIST [LIBRARYNAME pattern] [WITHCODE].
 pub(super) fn function_list(_: &mut Hub, client: &mut Client, arguments: &[Cow<'_, [u8]>]) {
@@ -106,32 +124,38 @@ pub(super) fn function_list(_: &mut Hub, client: &mut Client, arguments: &[Cow<'
             return client.reply().error([b"ERR Unknown argument ", shown(option)].concat());
         }
     }
-    let is_asked = pattern.is_none_or(|pattern| glob::matches(pattern, LIBRARY.as_bytes()));
+    let is_asked = |library: &&Library| {
+        pattern.is_none_or(|pattern| glob::matches(pattern, library.name.as_bytes()))
+    };
+    let asked: Vec<&Library> = LIBRARIES.iter().filter(is_asked).collect();
     let mut reply = client.reply();
-    reply.array(is_asked.into());
-    if is_asked {
-        describe_library(&mut reply, with_code);
-    }
+    reply.array(asked.len());
+    asked.into_iter().for_each(|library| describe_library(library, &mut reply, with_code));
 }
 
-fn describe_library(reply: &mut Reply<'_>, with_code: bool) {
+fn describe_library(library: &Library, reply: &mut Reply<'_>, with_code: bool) {
     reply.map(if with_code { 4 } else { 3 });
     reply.bulk("library_name");
-    reply.bulk(LIBRARY);
+    reply.bulk(library.name);
     reply.bulk("engine");
     reply.bulk("LUA");
     reply.bulk("functions");
-    reply.array(1);
-    reply.map(3);
-    reply.bulk("name");
-    reply.bulk(FUNCTION);
-    reply.bulk("description");
-    reply.null();
-    reply.bulk("flags");
-    reply.set(0);
+    reply.array(library.functions.len());
+    for function in library.functions {
+        reply.map(3);
+        reply.bulk("name");
+        reply.bulk(function);
+        reply.bulk("description");
+        reply.null();
+        reply.bulk("flags");
+        reply.set(library.is_read_only.into());
+        if library.is_read_only {
+            reply.bulk("no-writes");
+        }
+    }
     if with_code {
         reply.bulk("library_code");
-        reply.bulk(LIBRARY_CODE);
+        reply.bulk(library.code);
     }
 }
 
@@ -177,6 +201,9 @@ pub(super) fn del(hub: &mut Hub, client: &mut Client, arguments: &[Cow<'_, [u8]>
             hub.history.forget_clock();
             return true;
         }
+        if ***key == *PLAIN_KEY {
+            return hub.history.forget_plain();
+        }
         channel_of_key(key).is_some_and(|channel| hub.history.delete(channel, now_ms()))
     });
     let deleted = deleted.count();
@@ -215,6 +242,17 @@ fn range(
         }
         return;
     }
+    if key == PLAIN_KEY {
+        let notes: Vec<_> = hub.history.plain(ids).collect();
+        let count = count.unwrap_or(usize::MAX).min(notes.len());
+        reply.array(count);
+        let mut write = |(id, name): (EventId, &[u8])| entry(&mut reply, id, &[("c", name)]);
+        match order {
+            Order::Oldest => notes.into_iter().take(count).for_each(&mut write),
+            Order::Newest => notes.into_iter().rev().take(count).for_each(&mut write),
+        }
+        return;
+    }
     let channel = channel_of_key(key).unwrap_or_default();
     let entries = hub.history.range(channel, ids, now_ms());
     let count = count.unwrap_or(usize::MAX).min(entries.len());
@@ -242,6 +280,7 @@ fn entry(reply: &mut Reply<'_>, id: EventId, fields: &[(&str, impl AsRef<[u8]>)]
 fn length(hub: &mut Hub, key: &[u8]) -> usize {
     match channel_of_key(key) {
         Some(channel) => hub.history.len(channel, now_ms()),
+        None if key == PLAIN_KEY => hub.history.plain_len(),
         None => (key == CLOCK_KEY).into(),
     }
 }
@@ -305,4 +344,4 @@ fn whole(text: &[u8]) -> Option<u64> {
     integer(text).and_then(|number| u64::try_from(number).ok()).filter(|_| is_whole)
 }
 
-const USAGE: &str = "expected 2 keys, then CHANNEL MAXLEN TTL_MS DATA [EVENT]";
+const USAGE: &str = "expected 2 keys, then CHANNEL MAXLEN TTL_MS DATA [EVENT [MAX_BYTES]]";

@@ -68,7 +68,7 @@ fn all_fields_are_written() {
         id: Some(b"7".as_slice().into()),
         retry_ms: Some(2000),
     };
-    check(&event, "event: state\nid: 7\nretry: 2000\ndata: started\n\n");
+    check(&event, "event: state\nretry: 2000\ndata: started\nid: 7\n\n");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn empty_data_is_dispatched() {
 #[test]
 fn an_empty_id_resets_the_last_event_id() {
     let event = Event { id: Some(Cow::default()), ..data(b"x") };
-    check(&event, "id: \ndata: x\n\n");
+    check(&event, "data: x\nid: \n\n");
     let mut source = received(b"id: 1\ndata: x\n\n");
     source.push(&encoded(&event));
     assert_eq!(source.last_event_id, "");
@@ -169,13 +169,40 @@ fn a_reset_names_its_reason_and_its_channels() {
     ];
     for (reason, word) in reasons {
         let mut stream = Vec::new();
-        encode_reset(reason, &[b"course-state/12", b"b"], &mut stream);
+        encode_reset(reason, &[b"course-state/12", b"b"], Some(b"7-0"), &mut stream);
         let expected = format!(
             "event: stream-reset\n\
-             data: {{\"reason\": \"{word}\", \"channels\": [\"course-state/12\", \"b\"]}}\n\n"
+             data: {{\"reason\": \"{word}\", \"channels\": [\"course-state/12\", \"b\"]}}\n\
+             id: 7-0\n\n"
         );
         assert_eq!(String::from_utf8(stream).unwrap(), expected);
     }
+}
+
+#[test]
+fn the_blocks_of_the_server_have_data_and_then_the_id() {
+    let mut stream = Vec::new();
+    encode_open(7, Some(b"live"), &mut stream);
+    encode_open(8, None, &mut stream);
+    encode_keep_alive(b"5-0", &mut stream);
+    let expected = "retry: 7\nevent: stream-open\ndata:\nid: live\n\n\
+                    retry: 8\nevent: stream-open\ndata:\n\n\
+                    event: keep-alive\ndata:\nid: 5-0\n\n";
+    assert_eq!(String::from_utf8(stream).unwrap(), expected);
+}
+
+#[test]
+fn an_event_without_its_id_is_as_if_it_had_none() {
+    every_string(&SYMBOLS.map(|symbol| symbol), 3, |data| {
+        let event = Event { data: data.into(), ..Event::default() };
+        let (mut plain, mut with_id) = (Vec::new(), Vec::new());
+        encode(&event, &mut plain);
+        encode(&Event { id: Some(data.into()), ..event }, &mut with_id);
+        assert_eq!(without_id(&with_id), plain);
+        if !data.is_empty() {
+            assert_eq!(without_id(&plain), plain);
+        }
+    });
 }
 
 #[test]
@@ -184,7 +211,7 @@ fn a_reset_is_json_whatever_the_channels_are_called() {
         [b"a", b"\"", b"\\", b"\r", b"\n", b"\0", b"\x1f", b"\xff", "\u{1f600}".as_bytes()];
     every_string(&symbols, 4, |channel| {
         let mut stream = Vec::new();
-        encode_reset(ResetReason::LinkLost, &[b"x", channel], &mut stream);
+        encode_reset(ResetReason::LinkLost, &[b"x", channel], None, &mut stream);
         let messages = received(&stream).messages;
         let json: serde_json::Value = serde_json::from_str(&messages[0].data).unwrap();
         let channel = String::from_utf8_lossy(channel);
@@ -192,7 +219,7 @@ fn a_reset_is_json_whatever_the_channels_are_called() {
         assert_eq!((messages.len(), json), (1, expected));
     });
     let mut stream = Vec::new();
-    encode_reset(ResetReason::Overload, &[], &mut stream);
+    encode_reset(ResetReason::Overload, &[], None, &mut stream);
     assert!(received(&stream).messages[0].data.ends_with("\"channels\": []}"));
 }
 

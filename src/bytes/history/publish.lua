@@ -1,8 +1,12 @@
 -- corecast: publishes an event, and keeps it for streams that come back. All in one step.
 --
 --   KEYS  corecast:{CHANNEL}  corecast:clock
---   ARGV  CHANNEL  MAXLEN  TTL_MS  DATA  [EVENT]
---   The answer is the id of the event, ms-seq.
+--   ARGV  CHANNEL  MAXLEN  TTL_MS  DATA  [EVENT  [MAX_BYTES]]
+--   The answer is the id of the event, ms-seq. DATA that is longer than MAX_BYTES is refused.
+--
+-- An event is sent and kept, or neither. Whether its publisher may do all that this takes is asked
+-- before anything is written, or, before Redis 7, found out by sending it before it is kept. Should
+-- keeping fail then, the error says so, and of events up to that one nothing is known.
 --
 -- Ids grow over all channels. The clock is a stream of one entry: the id of the newest event, and
 -- fields that say how much of what was published can be relied on to be found:
@@ -40,20 +44,39 @@ local function publish(keys, arguments)
     return redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
   end
 
-  if #keys ~= 2 or #arguments < 4 or #arguments > 5 then
-    return refuse('expected 2 keys, then CHANNEL MAXLEN TTL_MS DATA [EVENT]')
+  if #keys ~= 2 or #arguments < 4 or #arguments > 6 then
+    return refuse('expected 2 keys, then CHANNEL MAXLEN TTL_MS DATA [EVENT [MAX_BYTES]]')
   end
   local channel, data = arguments[1], arguments[4]
   local maxlen, ttl = whole(arguments[2]), whole(arguments[3])
   local event = (arguments[5] or ''):gsub('[%z\r\n]', '')
+  local bytes_max = whole(arguments[6] or '1048576')
   if keys[1] ~= 'corecast:{' .. channel .. '}' or keys[2] ~= 'corecast:clock' then
     return refuse('the keys must be corecast:{CHANNEL} and corecast:clock')
   elseif not maxlen then
     return refuse('MAXLEN must be a whole number above 0')
   elseif not ttl then
     return refuse('TTL_MS must be a whole number above 0')
+  elseif not bytes_max then
+    return refuse('MAX_BYTES must be a whole number above 0')
+  elseif #data > bytes_max then
+    local lengths = string.format('%.0f bytes, and no more than %.0f', #data, bytes_max)
+    return refuse('DATA has ' .. lengths .. ' are kept')
   elseif #event > 1024 then
     return refuse('EVENT must not be longer than 1024 bytes')
+  end
+
+  local asks = redis.acl_check_cmd
+  local function may(name, ...)
+    if not asks or asks(name, ...) then return end
+    return redis.error_reply('NOPERM corecast_publish: this user may not ' .. name .. ' ' .. (...))
+  end
+  local refusal = may('PUBLISH', channel, '')
+    or may('XADD', keys[2], 'MAXLEN', '1', '*', 'since', '')
+    or may('XADD', keys[1], 'MAXLEN', '~', '1', '*', 'd', '')
+    or may('PEXPIREAT', keys[1], '1')
+  if refusal then
+    return refusal
   end
 
   local time = redis.call('TIME')
@@ -96,11 +119,24 @@ local function publish(keys, arguments)
     head = head .. ' ' .. event
   end
   shortest = string.format('%.0f', math.min(shortest, ttl))
-  redis.call('XADD', keys[2], 'MAXLEN', '1', name,
-    'since', show(since), 'ttl', shortest, 'evicted', evicted)
-  redis.call('XADD', keys[1], 'MAXLEN', '~', arguments[2], name, unpack(fields))
-  -- By the clock of the ids: whatever the time of day did, an event as old as its id is gone.
-  redis.call('PEXPIREAT', keys[1], string.format('%.0f', id[1] + ttl))
-  redis.call('PUBLISH', channel, '\0' .. head .. '\n' .. data)
+  local function write_clock(newest_id, since_id)
+    redis.call('XADD', keys[2], 'MAXLEN', '1', newest_id,
+      'since', since_id, 'ttl', shortest, 'evicted', evicted)
+  end
+  write_clock(name, show(since))
+  local sent = redis.pcall('PUBLISH', channel, '\0' .. head .. '\n' .. data)
+  if type(sent) == 'table' and sent.err then
+    return sent
+  end
+  local kept = redis.pcall('XADD', keys[1], 'MAXLEN', '~', arguments[2], name, unpack(fields))
+  if type(kept) == 'string' then
+    -- By the clock of the ids: whatever the time of day did, an event as old as its id is gone.
+    kept = redis.pcall('PEXPIREAT', keys[1], string.format('%.0f', id[1] + ttl))
+  end
+  if type(kept) == 'table' and kept.err then
+    local past = show({ id[1], id[2] + 1 })
+    write_clock(past, past)
+    return redis.error_reply(kept.err .. ' (the event was sent, and is not kept)')
+  end
   return name
 end

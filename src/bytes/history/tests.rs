@@ -178,8 +178,14 @@ fn the_clock_tells_how_far_back_history_reaches() {
 
 #[test]
 fn publications_are_calls_of_the_function_or_the_script() {
-    let mut publication =
-        Publication { channel: b"a", kept: 7, ttl_ms: 600, payload: b"x", event: b"" };
+    let mut publication = Publication {
+        channel: b"a",
+        kept: 7,
+        ttl_ms: 600,
+        payload: b"x",
+        event: b"",
+        bytes_max: None,
+    };
     let shown = |call, publication: &Publication<'_>| {
         let mut out = Vec::new();
         encode_publication(call, publication, &mut out);

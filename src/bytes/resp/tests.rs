@@ -139,33 +139,34 @@ fn a_large_payload_is_waited_for_in_one_step() {
 }
 
 #[test]
-fn an_oversize_payload_is_told_as_soon_as_its_length_is() {
-    for (kind, skip) in [("3\r\n$7\r\nmessage\r\n", 67), ("4\r\n$8\r\npmessage\r\n$1\r\n*\r\n", 67)]
-    {
+fn an_oversize_payload_is_told_as_soon_as_its_start_is_there() {
+    for kind in ["3\r\n$7\r\nmessage\r\n", "4\r\n$8\r\npmessage\r\n$1\r\n*\r\n"] {
         for marker in [">", "*"] {
             let head = format!("{marker}{kind}$2\r\nch\r\n$65\r\n");
             let whole = format!("{head}{}\r\n", "x".repeat(65));
             for end in 0..=whole.len() {
                 let parsed = parse(&whole.as_bytes()[..end], 64);
-                if end < head.len() {
+                if end < head.len() + 65 {
                     assert!(
                         matches!(parsed, Ok(Parsed::Partial { needed })
                             if end < needed && needed <= whole.len()),
                         "{end}: {parsed:?}"
                     );
                 } else {
-                    let oversize = Parsed::Oversize { channel: b"ch", consumed: head.len(), skip };
+                    let (start, consumed) = (&[b'x'; 65], head.len() + 65);
+                    let oversize = Parsed::Oversize { channel: b"ch", start, consumed, skip: 2 };
                     assert_eq!(parsed, Ok(oversize), "{end}");
                 }
             }
             assert!(matches!(parse(whole.as_bytes(), 65), Ok(Parsed::Complete { .. })));
         }
     }
-    let huge = b">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$999999999999999999\r\n";
-    assert!(matches!(
-        parse(huge, 64),
-        Ok(Parsed::Oversize { skip: 1_000_000_000_000_000_001, .. })
-    ));
+    let mut huge = b">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$999999999999999999\r\n".to_vec();
+    let needed = huge.len() + limits::OVERSIZE_START_BYTES;
+    assert_eq!(parse(&huge, 64), Ok(Parsed::Partial { needed }));
+    huge.resize(needed, b'x');
+    let left = 1_000_000_000_000_000_001 - limits::OVERSIZE_START_BYTES as u64;
+    assert!(matches!(parse(&huge, 64), Ok(Parsed::Oversize { skip, .. }) if skip == left));
 }
 
 #[test]

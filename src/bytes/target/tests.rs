@@ -203,7 +203,7 @@ fn channels_are_any_bytes_but_control_bytes() {
             Resolved::Bad(BadTarget::ControlByte)
         } else {
             let channels = vec![vec![b'x', byte]];
-            Resolved::Stream(StreamRequest { channels, last_event_id: None, last: None })
+            Resolved::Stream(StreamRequest { channels, last_event_id: None, begin: Begin::Present })
         };
         assert_eq!(resolved, expected, "{byte:#x}");
     }
@@ -328,7 +328,7 @@ proptest! {
     fn any_channel_survives_percent_encoding(channel in prop::collection::vec(0x20..0x7fu8, 1..16)) {
         prop_assume!(!Reserved::default().contains(&channel));
         let encoded: String = channel.iter().map(|byte| format!("%{byte:02x}")).collect();
-        let expected = StreamRequest { channels: vec![channel], last_event_id: None, last: None };
+        let expected = StreamRequest { channels: vec![channel], last_event_id: None, begin: Begin::Present };
         for target in [format!("/events/{encoded}"), format!("/events?channel={encoded}")] {
             prop_assert_eq!(
                 routes(&[]).resolve(target.as_bytes()),

@@ -6,9 +6,11 @@
 use std::collections::VecDeque;
 
 use super::LinkError;
+use crate::bytes::history::ReadCall;
 use crate::bytes::resp::{self, Incoming, Reply};
 use crate::ground::ids::ChannelId;
-use crate::state::streams::PageRead;
+use crate::state::recent::HistoryRead;
+use crate::state::streams::ClockWish;
 
 /// A command whose answer is to come.
 #[derive(Debug)]
@@ -38,16 +40,31 @@ pub(super) enum Sent {
 pub(super) enum Asked {
     /// Of a transaction, all but its EXEC.
     Queued,
-    /// EXEC of what [`Commands::read_clock`] asks.
-    Clock,
-    /// What [`Commands::read_page`] asks.
-    Page(PageRead),
-    /// EXEC of clock, time and evicted keys, asked once this page was found empty.
-    ClockOfEmptyPage(PageRead),
+    /// EXEC of what asks for the clock.
+    Clock(ClockWish),
+    /// A page of a channel's history, or ids of its newest events.
+    Read {
+        read: HistoryRead,
+        name: Vec<u8>,
+        call: ReadCall,
+        event_bytes_max: usize,
+    },
+    /// The oldest event of a channel, since a page was empty.
+    Oldest(HistoryRead),
+    /// The newest id of each channel.
+    Newest {
+        channels: Vec<ChannelId>,
+        names: Vec<Vec<u8>>,
+        call: ReadCall,
+    },
     /// Its answer changes nothing.
     Unheeded,
+    /// FUNCTION LOAD of what reads history.
+    LoadReader,
     LoadFunction,
     Memory,
+    /// The note that a channel has events beside those that are kept.
+    Mark,
 }
 
 /// What came, matched with what had been asked.

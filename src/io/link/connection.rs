@@ -34,9 +34,10 @@ pub(super) struct Input {
 #[derive(Debug)]
 pub(super) enum Item<'a> {
     Whole(Incoming<'a>),
-    /// A message whose payload is thrown away.
+    /// A message whose payload is thrown away, but for its start.
     Oversize {
         channel: &'a [u8],
+        start: &'a [u8],
     },
 }
 
@@ -170,8 +171,8 @@ impl Input {
                     self.needed = needed;
                     return Ok(consumed);
                 }
-                Parsed::Oversize { channel, consumed: head, skip } => {
-                    take(Item::Oversize { channel })?;
+                Parsed::Oversize { channel, start, consumed: head, skip } => {
+                    take(Item::Oversize { channel, start })?;
                     consumed += head;
                     self.skip = skip;
                 }

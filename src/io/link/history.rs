@@ -1,41 +1,272 @@
 //! What a link asks of Redis about events that are kept, and what it answers.
+//!
+//! History is read by functions where Redis lets us, else by scripts, else by plain commands: a
+//! refusal of one way makes the session ask again in the next.
 
 use super::Upstream;
 use super::commands::{Asked, Commands, Sent};
-use crate::bytes::history::{self, Clock, EventId};
+use crate::bytes::history::{
+    self, Clock, EventId, Page, PageEnd, PageQuestion, ReadCall, marks_from_answer, marks_question,
+    newest_from_answer, oldest_from_answer,
+};
 use crate::bytes::resp::{Reply, Value};
-use crate::state::streams::PageRead;
+use crate::ground::ids::ChannelId;
+use crate::ground::limits::{HISTORY_PAGE_EVENTS_MAX, HISTORY_RANGE_BYTES_MAX};
+use crate::state::recent::{HistoryRead, Question};
+use crate::state::streams::ClockWish;
+
+/// How a session reads history.
+#[derive(Debug)]
+pub(super) struct Reader {
+    call: ReadCall,
+    load: Load,
+    /// What Redis said of the last command of a transaction that it did not take.
+    queue_error: Vec<u8>,
+}
+
+/// What has become of the library of functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Load {
+    Unasked,
+    Asked,
+    /// Redis has answered; what was asked behind that finds it, or it is not to be had.
+    Answered,
+}
 
 /// The newest id of all events.
 const CLOCK: [&[u8]; 6] = [b"XREVRANGE", history::CLOCK_KEY, b"+", b"-", b"COUNT", b"1"];
 
-impl Commands {
-    /// Asks for the newest id of all events that are kept, and for the time.
-    pub(super) fn read_clock(&mut self) {
-        self.push_transaction(&[&CLOCK, &[b"TIME"]], Asked::Clock);
+impl Default for Reader {
+    fn default() -> Self {
+        Self { call: ReadCall::Function, load: Load::Unasked, queue_error: Vec::new() }
+    }
+}
+
+impl Reader {
+    /// Asks for a page of a channel's history, or for ids of its newest events.
+    pub(super) fn read(
+        &self,
+        read: HistoryRead,
+        name: Vec<u8>,
+        event_bytes_max: usize,
+        commands: &mut Commands,
+    ) {
+        let call = self.call;
+        let encode = |out: &mut Vec<u8>| match page_question(call, read.question, event_bytes_max) {
+            Ok(question) => history::encode_page(call, &name, &question, out),
+            Err((count, to)) => history::encode_newest(call, &[&name], count, Some(to), out),
+        };
+        let mut bytes = Vec::new();
+        encode(&mut bytes);
+        let asked = Asked::Read { read, name, call, event_bytes_max };
+        commands.push_encoded(|out| out.extend_from_slice(&bytes), Sent::History(asked));
     }
 
-    fn read_clock_for(&mut self, page: PageRead) {
-        let questions: [&[&[u8]]; 3] = [&CLOCK, &[b"TIME"], &[b"INFO", b"stats"]];
-        self.push_transaction(&questions, Asked::ClockOfEmptyPage(page));
-    }
-
-    fn push_transaction(&mut self, commands: &[&[&[u8]]], asked: Asked) {
-        self.push(&[b"MULTI"], Sent::History(Asked::Queued));
-        for command in commands {
-            self.push(command, Sent::History(Asked::Queued));
+    /// Asks for the newest id of each channel.
+    pub(super) fn read_newest(
+        &self,
+        channels: Vec<ChannelId>,
+        names: Vec<Vec<u8>>,
+        commands: &mut Commands,
+    ) {
+        let call = self.call;
+        if call == ReadCall::Plain && channels.len() > 1 {
+            for (channel, name) in channels.into_iter().zip(names) {
+                self.read_newest(vec![channel], vec![name], commands);
+            }
+            return;
         }
-        self.push(&[b"EXEC"], Sent::History(asked));
+        let mut bytes = Vec::new();
+        let keys: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
+        history::encode_newest(call, &keys, 1, None, &mut bytes);
+        let asked = Asked::Newest { channels, names, call };
+        commands.push_encoded(|out| out.extend_from_slice(&bytes), Sent::History(asked));
     }
 
-    /// Asks for events of one channel, the newest first. Should there be none, clock, time and
-    /// evictions are asked for then, since they say what that means; most pages can do without.
-    pub(super) fn read_page(&mut self, read: PageRead, channel: &[u8]) {
-        let (key, newest) = (history::stream_key(channel), read.newest.to_string());
-        let events = read.events.to_string();
-        let page: [&[u8]; 6] =
-            [b"XREVRANGE", &key, newest.as_bytes(), b"-", b"COUNT", events.as_bytes()];
-        self.push(&page, Sent::History(Asked::Page(read)));
+    /// Whether to ask once more in another way, after an error to a question that was asked in one.
+    fn tries_again(&mut self, asked: ReadCall, error: &[u8], commands: &mut Commands) -> bool {
+        if asked != self.call {
+            return true;
+        }
+        let is_missing = contains(error, b"Function not found");
+        let is_refused =
+            error.starts_with(b"NOPERM") || contains(error, b"unknown command") || is_missing;
+        if !is_refused {
+            return false;
+        }
+        if is_missing && self.load != Load::Answered {
+            if self.load == Load::Unasked {
+                self.load = Load::Asked;
+                commands.push_encoded(history::encode_read_load, Sent::History(Asked::LoadReader));
+            }
+            return true;
+        }
+        match asked.next() {
+            Some(next) => {
+                self.call = next;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Acts on an answer.
+    pub(super) fn settle(
+        &mut self,
+        asked: Asked,
+        reply: &Reply<'_>,
+        commands: &mut Commands,
+        upstream: &mut impl Upstream,
+    ) {
+        match asked {
+            Asked::Queued => {
+                if let Reply::Error(error) = reply {
+                    self.queue_error = error.to_vec();
+                }
+            }
+            Asked::Clock(wish) => match read_clock(reply) {
+                Some(told) => upstream.clock(told.clock, told.now_ms, &told.marks, wish),
+                None => upstream.clock_refused(wish, &self.reason(reply)),
+            },
+            Asked::Read { read, name, call, event_bytes_max } => match reply {
+                Reply::Error(error) if self.tries_again(call, error, commands) => {
+                    self.read(read, name, event_bytes_max, commands);
+                }
+                Reply::Error(error) => upstream.read_refused(read, error),
+                Reply::Other(value) => {
+                    let answer = Answer { read, name, call, event_bytes_max };
+                    if !answer.settle(value, commands, upstream) {
+                        upstream.read_refused(read, UNREADABLE);
+                    }
+                }
+                _ => upstream.read_refused(read, UNREADABLE),
+            },
+            Asked::Oldest(read) => match reply {
+                Reply::Other(value) => match oldest_from_answer(value) {
+                    Some(oldest) => upstream.page(read, &empty_page(oldest)),
+                    None => upstream.read_refused(read, UNREADABLE),
+                },
+                _ => upstream.read_refused(read, &self.reason(reply)),
+            },
+            Asked::Newest { channels, names, call } => match reply {
+                Reply::Error(error) if self.tries_again(call, error, commands) => {
+                    self.read_newest(channels, names, commands);
+                }
+                Reply::Error(error) => upstream.newest_refused(channels, error),
+                Reply::Other(value) => match newest_from_answer(call, value) {
+                    Some(newest) if newest.len() == channels.len() => {
+                        upstream.newest(&channels, newest);
+                    }
+                    _ => upstream.newest_refused(channels, UNREADABLE),
+                },
+                _ => upstream.newest_refused(channels, UNREADABLE),
+            },
+            Asked::LoadFunction => {
+                if let Reply::Error(error) = reply {
+                    upstream.function_refused(error);
+                }
+            }
+            Asked::Memory => {
+                if let Reply::Other(Value::String(text)) = reply {
+                    upstream.memory(text);
+                }
+            }
+            Asked::Mark => upstream.mark_answered(match reply {
+                Reply::Error(error) => Some(error),
+                _ => None,
+            }),
+            Asked::LoadReader => self.load = Load::Answered,
+            Asked::Unheeded => {}
+        }
+    }
+
+    /// Why a transaction failed: what Redis said of a command of it that it did not take, since its
+    /// EXEC then fails without a reason.
+    fn reason(&mut self, reply: &Reply<'_>) -> Vec<u8> {
+        match (std::mem::take(&mut self.queue_error), reply) {
+            (error, _) if !error.is_empty() => error,
+            (_, Reply::Error(error)) => error.strip_prefix(EXEC_REFUSED).unwrap_or(error).to_vec(),
+            _ => UNREADABLE.to_vec(),
+        }
+    }
+}
+
+/// A question for history that was answered.
+struct Answer {
+    read: HistoryRead,
+    name: Vec<u8>,
+    call: ReadCall,
+    event_bytes_max: usize,
+}
+
+impl Answer {
+    /// False: it is no answer to that.
+    fn settle(
+        self,
+        value: &Value<'_>,
+        commands: &mut Commands,
+        upstream: &mut impl Upstream,
+    ) -> bool {
+        let Self { read, name, call, event_bytes_max } = self;
+        match page_question(call, read.question, event_bytes_max) {
+            Ok(question) => {
+                let Some(page) = Page::from_answer(call, &question, value) else { return false };
+                if call == ReadCall::Plain && page.entries.is_empty() {
+                    let asked = Sent::History(Asked::Oldest(read));
+                    commands.push_encoded(|out| history::encode_oldest(&name, out), asked);
+                } else {
+                    upstream.page(read, &page);
+                }
+                true
+            }
+            Err(_) => {
+                let newest = newest_from_answer(call, value).and_then(|mut newest| newest.pop());
+                let Some(newest) = newest else { return false };
+                upstream.index(read, newest);
+                true
+            }
+        }
+    }
+}
+
+/// What is asked of a channel's history: a page, or else how many ids, up to which.
+fn page_question(
+    call: ReadCall,
+    question: Question,
+    event_bytes_max: usize,
+) -> Result<PageQuestion, (usize, EventId)> {
+    match question {
+        Question::Page { from, to, bytes_max, caution } => {
+            let of_plain = (HISTORY_RANGE_BYTES_MAX / event_bytes_max.max(1)) >> caution;
+            let entries_max = match call {
+                ReadCall::Plain => of_plain.clamp(1, HISTORY_PAGE_EVENTS_MAX),
+                _ => HISTORY_PAGE_EVENTS_MAX,
+            };
+            Ok(PageQuestion { from, to, bytes_max, entries_max, event_bytes_max })
+        }
+        Question::Newest { count, to } => Err((count, to)),
+    }
+}
+
+fn empty_page(oldest: Option<(EventId, EventId)>) -> Page<'static> {
+    Page { end: PageEnd::End, oldest, entries: Vec::new() }
+}
+
+impl Commands {
+    /// Asks for the newest id of all events that are kept, for the time, and for what was noted of
+    /// events that are not kept.
+    pub(super) fn read_clock(&mut self, wish: ClockWish, marks_after: EventId) {
+        let marks = marks_question(marks_after);
+        let marks = marks.each_ref().map(Vec::as_slice);
+        let mut questions: Vec<&[&[u8]]> = vec![&CLOCK, &[b"TIME"], &marks];
+        if wish == ClockWish::WithEvictions {
+            questions.push(&[b"INFO", b"stats"]);
+        }
+        self.push(&[b"MULTI"], Sent::History(Asked::Queued));
+        for question in questions {
+            self.push(question, Sent::History(Asked::Queued));
+        }
+        self.push(&[b"EXEC"], Sent::History(Asked::Clock(wish)));
     }
 
     /// Begins the clock of a Redis that has none. It fails where somebody was faster.
@@ -65,70 +296,33 @@ impl Commands {
     pub(super) fn ask_memory(&mut self) {
         self.push(&[b"INFO", b"memory"], Sent::History(Asked::Memory));
     }
+
+    /// Notes that a channel has events beside those that are kept.
+    pub(super) fn write_mark(&mut self, channel: &[u8]) {
+        self.push_encoded(|out| history::encode_mark(channel, out), Sent::History(Asked::Mark));
+    }
 }
 
 /// How the answer to an EXEC begins that was itself refused; the reason follows.
 const EXEC_REFUSED: &[u8] = b"EXECABORT Transaction discarded because of: ";
 
-/// Acts on an answer. `queue_error` keeps what Redis said of a command of a transaction that it did
-/// not take, since its EXEC then fails without a reason.
-pub(super) fn settle(
-    asked: Asked,
-    reply: &Reply<'_>,
-    queue_error: &mut Vec<u8>,
-    commands: &mut Commands,
-    upstream: &mut impl Upstream,
-) {
-    let reason = |queue_error: &mut Vec<u8>| match (std::mem::take(queue_error), reply) {
-        (error, _) if !error.is_empty() => error,
-        (_, Reply::Error(error)) => error.strip_prefix(EXEC_REFUSED).unwrap_or(error).to_vec(),
-        _ => b"ERR the history can't be read".to_vec(),
-    };
-    match asked {
-        Asked::Queued => {
-            if let Reply::Error(error) = reply {
-                *queue_error = error.to_vec();
-            }
-        }
-        Asked::Clock => match read_clock(reply) {
-            Some((clock, now_ms)) => upstream.clock(clock, now_ms),
-            None => upstream.history_refused(None, &reason(queue_error)),
-        },
-        Asked::Page(read) => match reply {
-            Reply::Other(Value::Array(entries)) if entries.is_empty() => {
-                commands.read_clock_for(read);
-            }
-            Reply::Other(Value::Array(entries)) => upstream.page(read, entries),
-            Reply::Error(error) => upstream.history_refused(Some(read), error),
-            _ => upstream.history_refused(Some(read), &reason(queue_error)),
-        },
-        Asked::ClockOfEmptyPage(read) => match read_clock(reply) {
-            Some((clock, now_ms)) => upstream.empty_page(read, clock, now_ms),
-            None => upstream.history_refused(Some(read), &reason(queue_error)),
-        },
-        Asked::LoadFunction => {
-            if let Reply::Error(error) = reply {
-                upstream.function_refused(error);
-            }
-        }
-        Asked::Memory => {
-            if let Reply::Other(Value::String(text)) = reply {
-                upstream.memory(text);
-            }
-        }
-        Asked::Unheeded => {}
-    }
+const UNREADABLE: &[u8] = b"ERR the history can't be read";
+
+/// What [`Commands::read_clock`] asks.
+struct ClockAnswer<'a> {
+    clock: Option<Clock>,
+    now_ms: u64,
+    marks: Vec<(EventId, &'a [u8])>,
 }
 
-/// The answer to [`Commands::read_clock`], or to [`Commands::read_clock_for`].
-fn read_clock(reply: &Reply<'_>) -> Option<(Option<Clock>, u64)> {
+fn read_clock<'a>(reply: &Reply<'a>) -> Option<ClockAnswer<'a>> {
     let Reply::Other(Value::Array(parts)) = reply else { return None };
-    let [clock, time, evicted @ ..] = parts.as_slice() else { return None };
+    let [clock, time, marks, evicted @ ..] = parts.as_slice() else { return None };
     let clock = match (clock_of(clock)?, evicted.first().and_then(evicted_keys)) {
         (Some(clock), Some(evicted)) => Some(clock.after_evictions(evicted)),
         (clock, _) => clock,
     };
-    Some((clock, time_ms(time)?))
+    Some(ClockAnswer { clock, now_ms: time_ms(time)?, marks: marks_from_answer(marks)? })
 }
 
 /// The answer to INFO: how many keys Redis has evicted since it started.
@@ -151,4 +345,8 @@ fn time_ms(value: &Value<'_>) -> Option<u64> {
     };
     let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<u64>().ok();
     number(seconds)?.checked_mul(1000)?.checked_add(number(microseconds)? / 1000)
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    memchr::memmem::find(text, part).is_some()
 }

@@ -22,16 +22,17 @@ use std::time::Instant;
 use self::commands::Commands;
 use self::connection::{Connection, Locating};
 pub use self::error::LinkError;
+use self::history::Reader;
 use self::session::{Identity, Session};
-use crate::bytes::history::Clock;
-use crate::bytes::resp::Value;
+use crate::bytes::history::{Clock, EventId, Newest, Page};
 use crate::ground::config::RedisEndpoint;
 use crate::ground::ids::ChannelId;
 use crate::ground::limits::{LINK_DEADLINE, LINK_RETRY_MAX, LINK_RETRY_MIN};
 use crate::io::prober::{ProbeLine, place_number};
 use crate::io::reactor::Reactor;
 use crate::io::redis::{Location, Redis};
-use crate::state::streams::PageRead;
+use crate::state::recent::HistoryRead;
+use crate::state::streams::ClockWish;
 
 /// What a link tells its worker.
 pub trait Upstream {
@@ -48,21 +49,36 @@ pub trait Upstream {
     /// fails.
     fn link_down(&mut self, error: &LinkError, was_up: bool);
     fn message(&mut self, channel: &[u8], payload: &[u8]);
-    /// A message longer than `--max-event-bytes` was thrown away.
-    fn oversize(&mut self, channel: &[u8]);
+    /// A message longer than `--max-event-bytes` was thrown away, but for its start.
+    fn oversize(&mut self, channel: &[u8], start: &[u8]);
     fn subscribed(&mut self, channel: &[u8]);
     /// Redis does not let us subscribe to this channel now.
     fn refused(&mut self, channel: ChannelId, error: &[u8]);
     /// Everything that was asked when the link came up has been answered.
     fn link_settled(&mut self);
-    /// The newest id of events that are kept, and the time of Redis. `None`: none was ever kept.
-    fn clock(&mut self, clock: Option<Clock>, now_ms: u64);
-    /// A page of history: entries of the channel's stream, at least one, the newest first.
-    fn page(&mut self, read: PageRead, entries: &[Value<'_>]);
-    /// Redis keeps nothing where a page was to be; clock and time were asked after that.
-    fn empty_page(&mut self, read: PageRead, clock: Option<Clock>, now_ms: u64);
-    /// Redis does not tell a page, or the newest id.
-    fn history_refused(&mut self, read: Option<PageRead>, error: &[u8]);
+    /// The newest id of events that are kept, the time of Redis, and what was noted of events that
+    /// are not kept. `None`: none was ever kept.
+    fn clock(
+        &mut self,
+        clock: Option<Clock>,
+        now_ms: u64,
+        marks: &[(EventId, &[u8])],
+        wish: ClockWish,
+    );
+    /// Redis does not tell it.
+    fn clock_refused(&mut self, wish: ClockWish, error: &[u8]);
+    /// A page of a channel's history.
+    fn page(&mut self, read: HistoryRead, page: &Page<'_>);
+    /// The ids of a channel's newest events; `None`: there are none.
+    fn index(&mut self, read: HistoryRead, newest: Option<Newest>);
+    /// Redis does not tell a page, or those ids.
+    fn read_refused(&mut self, read: HistoryRead, error: &[u8]);
+    /// The newest event of each channel; `None`: it has none.
+    fn newest(&mut self, channels: &[ChannelId], newest: Vec<Option<Newest>>);
+    /// Redis does not tell those.
+    fn newest_refused(&mut self, channels: Vec<ChannelId>, error: &[u8]);
+    /// Redis has noted the oldest of the channels that it was to note, or not.
+    fn mark_answered(&mut self, error: Option<&[u8]>);
     /// Redis does not let us load the function that publishes events to be kept.
     fn function_refused(&mut self, error: &[u8]);
     /// What INFO memory says.
@@ -187,30 +203,44 @@ impl Link {
         }
     }
 
-    /// Asks for the newest id of events that are kept.
-    pub fn read_clock(&mut self) {
-        if let Some(commands) = self.commands() {
-            commands.read_clock();
+    /// Asks for the newest id of events that are kept, and for what was noted after an id.
+    pub fn read_clock(&mut self, wish: ClockWish, marks_after: EventId) {
+        if let Some((commands, _)) = self.commands() {
+            commands.read_clock(wish, marks_after);
         }
     }
 
-    /// Asks for a page of a channel's history.
-    pub fn read_page(&mut self, read: PageRead, channel: &[u8]) {
-        if let Some(commands) = self.commands() {
-            commands.read_page(read, channel);
+    /// Asks for something of a channel's history.
+    pub fn read_history(&mut self, read: HistoryRead, channel: &[u8], event_bytes_max: usize) {
+        if let Some((commands, reader)) = self.commands() {
+            reader.read(read, channel.to_vec(), event_bytes_max, commands);
+        }
+    }
+
+    /// Asks for the newest event of each channel.
+    pub fn read_newest(&mut self, channels: Vec<ChannelId>, names: Vec<Vec<u8>>) {
+        if let Some((commands, reader)) = self.commands() {
+            reader.read_newest(channels, names, commands);
+        }
+    }
+
+    /// Notes that a channel has events beside those that are kept.
+    pub fn write_mark(&mut self, channel: &[u8]) {
+        if let Some((commands, _)) = self.commands() {
+            commands.write_mark(channel);
         }
     }
 
     /// Begins the clock of a Redis that has none yet.
     pub fn start_clock(&mut self, now_ms: u64, ttl_ms: u64) {
-        if let Some(commands) = self.commands() {
+        if let Some((commands, _)) = self.commands() {
             commands.start_clock(now_ms, ttl_ms);
         }
     }
 
     /// Loads the function that publishes events to be kept, and asks whether they will be.
     pub fn prepare_history(&mut self) {
-        if let Some(commands) = self.commands() {
+        if let Some((commands, _)) = self.commands() {
             commands.load_function();
             commands.ask_memory();
         }
@@ -227,7 +257,7 @@ impl Link {
         self.check(Err(error), now, reactor, upstream);
     }
 
-    fn commands(&mut self) -> Option<&mut Commands> {
+    fn commands(&mut self) -> Option<(&mut Commands, &Reader)> {
         match &mut self.state {
             State::Connected { session, .. } => session.commands(),
             State::Waiting { .. } | State::Locating { .. } => None,

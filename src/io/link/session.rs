@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::commands::{Commands, Sent, Settled};
 use super::connection::{Connection, Input, Item};
-use super::history;
+use super::history::Reader;
 use super::proof::{Proof, Step};
 use super::transport::READ_BYTES;
 use super::{LinkError, Protocol, Stage, Upstream};
@@ -46,8 +46,7 @@ pub(super) struct Session {
     commands: Commands,
     proof: Proof,
     phase: Phase,
-    /// What Redis said of the last command of a transaction that it did not take.
-    queue_error: Vec<u8>,
+    pub(super) reader: Reader,
     /// When a turn last ended with more to read.
     behind: Option<Instant>,
     asked_again: Again,
@@ -87,7 +86,7 @@ impl Session {
             commands,
             proof,
             phase: Phase::Connecting,
-            queue_error: Vec::new(),
+            reader: Reader::default(),
             behind: None,
             asked_again: Again::No,
             since: now,
@@ -127,9 +126,9 @@ impl Session {
         }
     }
 
-    /// The commands of a session that is up.
-    pub(super) fn commands(&mut self) -> Option<&mut Commands> {
-        self.is_up().then_some(&mut self.commands)
+    /// The commands of a session that is up, and how it reads history.
+    pub(super) fn commands(&mut self) -> Option<(&mut Commands, &Reader)> {
+        self.is_up().then_some((&mut self.commands, &self.reader))
     }
 
     /// Asks for a sign of life; its answer comes after those to everything asked before.
@@ -298,7 +297,7 @@ impl Session {
                         }
                         Settled::Nothing => {}
                     },
-                    Item::Oversize { channel } => upstream.oversize(channel),
+                    Item::Oversize { channel, start } => upstream.oversize(channel, start),
                 }
                 Ok(())
             })?;
@@ -382,8 +381,7 @@ impl Session {
             },
             (Sent::Unsubscribe { .. }, Some(_)) => {}
             (Sent::History(asked), _) => {
-                let (error, commands) = (&mut self.queue_error, &mut self.commands);
-                history::settle(asked, reply, error, commands, upstream);
+                self.reader.settle(asked, reply, &mut self.commands, upstream);
             }
             (Sent::Subscribe { .. } | Sent::SubscribeProbe | Sent::Unsubscribe { .. }, None) => {
                 return Err(LinkError::OutOfStep);

@@ -11,6 +11,7 @@ use crate::ground::config::RedisAddress;
 use crate::ground::ids::WorkerId;
 use crate::ground::limits::{LINK_BEHIND, LINK_READ_BYTES_MAX};
 use crate::io::prober::{Outcome, Probes};
+use crate::state::recent::Question;
 use crate::sys::clock;
 
 /// What a link told.
@@ -47,7 +48,7 @@ impl Upstream for Told {
 
     fn message(&mut self, _: &[u8], _: &[u8]) {}
 
-    fn oversize(&mut self, _: &[u8]) {}
+    fn oversize(&mut self, _: &[u8], _: &[u8]) {}
 
     fn subscribed(&mut self, _: &[u8]) {
         self.subscribed += 1;
@@ -61,20 +62,48 @@ impl Upstream for Told {
         self.settled += 1;
     }
 
-    fn clock(&mut self, clock: Option<Clock>, now_ms: u64) {
-        self.history.push(format!("clock {clock:?} at {now_ms}"));
+    fn clock(
+        &mut self,
+        clock: Option<Clock>,
+        now_ms: u64,
+        marks: &[(EventId, &[u8])],
+        wish: ClockWish,
+    ) {
+        let marks = marks.len();
+        self.history.push(format!("{wish:?} {clock:?} at {now_ms}, {marks} marks"));
     }
 
-    fn page(&mut self, read: PageRead, entries: &[Value<'_>]) {
-        self.history.push(format!("{} entries from {}", entries.len(), read.newest));
-    }
-
-    fn empty_page(&mut self, read: PageRead, clock: Option<Clock>, now_ms: u64) {
-        self.history.push(format!("none from {}, clock {clock:?} at {now_ms}", read.newest));
-    }
-
-    fn history_refused(&mut self, _: Option<PageRead>, error: &[u8]) {
+    fn clock_refused(&mut self, _: ClockWish, error: &[u8]) {
         self.history.push(String::from_utf8_lossy(error).into_owned());
+    }
+
+    fn page(&mut self, read: HistoryRead, page: &Page<'_>) {
+        let Page { end, oldest, entries } = page;
+        let (number, count) = (read.channel.0, entries.len());
+        self.history.push(format!("{count} entries of {number}, {end:?}, {oldest:?}"));
+    }
+
+    fn index(&mut self, read: HistoryRead, newest: Option<Newest>) {
+        let count = newest.map_or(0, |newest| newest.ids.len());
+        self.history.push(format!("{count} ids of {}", read.channel.0));
+    }
+
+    fn read_refused(&mut self, _: HistoryRead, error: &[u8]) {
+        self.history.push(String::from_utf8_lossy(error).into_owned());
+    }
+
+    fn newest(&mut self, channels: &[ChannelId], newest: Vec<Option<Newest>>) {
+        let newest: Vec<_> = newest.into_iter().map(|newest| newest.map(|n| n.ids)).collect();
+        self.history.push(format!("newest of {channels:?}: {newest:?}"));
+    }
+
+    fn newest_refused(&mut self, channels: Vec<ChannelId>, error: &[u8]) {
+        let error = String::from_utf8_lossy(error);
+        self.history.push(format!("no newest of {channels:?}: {error}"));
+    }
+
+    fn mark_answered(&mut self, error: Option<&[u8]>) {
+        self.history.push(format!("marked: {}", error.is_none()));
     }
 
     fn function_refused(&mut self, _: &[u8]) {}
@@ -390,44 +419,110 @@ fn channels_that_are_asked_for_again_alone_are_waited_for() {
     assert_eq!((world.told.subscribed, world.told.refusals, world.told.settled), (1, 1, 1));
 }
 
+const ENTRY: &str = "*1\r\n*2\r\n$3\r\n7-3\r\n*6\r\n$5\r\nsince\r\n$3\r\n1-0\r\n\
+    $3\r\nttl\r\n$1\r\n9\r\n$7\r\nevicted\r\n$1\r\n4\r\n";
+const TIME: &str = "*2\r\n$1\r\n8\r\n$4\r\n5999\r\n";
+const MARKS: &str = "*1\r\n*2\r\n$3\r\n5-0\r\n*2\r\n$1\r\nc\r\n$4\r\nnews\r\n";
+
 #[test]
-fn answers_about_history_are_told_apart_and_so_are_the_reasons_of_failed_ones() {
+fn the_clock_is_told_with_all_that_belongs_to_it_or_why_it_is_not() {
     let mut world = World::new();
-    world.link.read_clock();
-    let newest = "7-3".parse_id();
-    for (number, name) in (4..).zip(["full", "empty", "forbidden"]) {
-        let read = PageRead { channel: ChannelId(number), newest, events: 9 };
-        world.link.read_page(read, name.as_bytes());
-    }
+    let after = "4-0".parse_id();
+    let queued = "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n";
+    world.link.read_clock(ClockWish::Newest, after);
     world.link.flush(world.now, &world.reactor, &mut world.told);
-    world.hears("corecast:{forbidden}");
-    let entry = "*1\r\n*2\r\n$3\r\n7-3\r\n*6\r\n$5\r\nsince\r\n$3\r\n1-0\r\n\
-        $3\r\nttl\r\n$1\r\n9\r\n$7\r\nevicted\r\n$1\r\n4\r\n";
-    let time = "*2\r\n$1\r\n8\r\n$4\r\n5999\r\n";
-    let queued = "+OK\r\n+QUEUED\r\n+QUEUED\r\n";
-    world.answers(&format!("{queued}*2\r\n{entry}{time}"));
-    world.answers(entry);
-    // The clock is asked for behind what was asked before.
-    world.answers("*0\r\n-NOPERM no\r\n");
+    world.hears("(4-0");
+    world.answers(&format!("{queued}*3\r\n{ENTRY}{TIME}{MARKS}"));
+    world.link.read_clock(ClockWish::WithEvictions, after);
     world.link.flush(world.now, &world.reactor, &mut world.told);
-    world.hears("EXEC");
+    world.hears("stats");
     let stats = "=38\r\ntxt:# Stats\r\nevicted_keys:5\r\nother:1\r\n\r\n";
-    world.answers(&format!("{queued}+QUEUED\r\n*3\r\n{entry}{time}{stats}"));
-    world.link.read_clock();
-    world.answers("+OK\r\n-NOPERM clock\r\n+QUEUED\r\n-EXECABORT discarded\r\n");
-    world.link.read_clock();
+    world.answers(&format!("{queued}+QUEUED\r\n*4\r\n{ENTRY}{TIME}*0\r\n{stats}"));
+    world.link.read_clock(ClockWish::Newest, after);
+    world.answers("+OK\r\n-NOPERM clock\r\n+QUEUED\r\n+QUEUED\r\n-EXECABORT discarded\r\n");
+    world.link.read_clock(ClockWish::Newest, after);
     let refused = "-EXECABORT Transaction discarded because of: NOPERM exec\r\n";
     world.answers(&format!("{queued}{refused}"));
+    let newest = "7-3".parse_id();
     let clock = Clock { newest, since: "1-0".parse_id(), ttl_ms: 9, evicted: Some(4) };
     let expected = [
-        format!("clock {:?} at 8005", Some(clock)),
-        "1 entries from 7-3".to_owned(),
-        "NOPERM no".to_owned(),
-        format!("none from 7-3, clock {:?} at 8005", Some(clock.after_evictions(5))),
+        format!("Newest {:?} at 8005, 1 marks", Some(clock)),
+        format!("WithEvictions {:?} at 8005, 0 marks", Some(clock.after_evictions(5))),
         "NOPERM clock".to_owned(),
         "NOPERM exec".to_owned(),
     ];
     assert_eq!(world.told.history, expected);
+}
+
+impl World {
+    /// Asks for a page of a channel, behind 1-0 and up to 9-0.
+    fn reads(&mut self, number: u32, name: &str) {
+        let (from, to) = ("1-0".parse_id(), "9-0".parse_id());
+        let question = Question::Page { from, to, bytes_max: 100, caution: 0 };
+        let read = HistoryRead { channel: ChannelId(number), question };
+        self.link.read_history(read, name.as_bytes(), 1 << 20);
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        self.link.flush(self.now, &self.reactor, &mut self.told);
+    }
+}
+
+#[test]
+fn the_library_is_loaded_once_where_it_is_missing() {
+    let mut world = World::new();
+    world.reads(4, "a");
+    world.reads(5, "b");
+    world.hears("corecast:{b}");
+    let missing = "-ERR Function not found\r\n";
+    world.answers(&format!("{missing}{missing}"));
+    world.flush();
+    world.hears("corecast:{b}");
+    let page = "*3\r\n$3\r\nend\r\n*2\r\n$3\r\n7-0\r\n$3\r\n6-0\r\n*0\r\n";
+    world.answers(&format!("$13\r\ncorecast_read\r\n{page}{page}"));
+    let told = |number| {
+        format!(
+            "0 entries of {number}, End, Some(({:?}, {:?}))",
+            "7-0".parse_id(),
+            "6-0".parse_id()
+        )
+    };
+    assert_eq!(world.told.history, [told(4), told(5)]);
+    // It is gone, and can't be loaded: scripts do.
+    world.reads(6, "c");
+    world.answers(missing);
+    world.flush();
+    world.hears("EVAL_RO");
+    world.answers("-NOPERM eval_ro\r\n");
+    world.flush();
+    world.hears("EVAL");
+    world.answers("-NOPERM eval\r\n");
+    world.flush();
+    world.hears("XRANGE");
+    world.answers("*0\r\n");
+    world.flush();
+    world.hears("corecast:{c}");
+    world.answers("*1\r\n*2\r\n$3\r\n7-0\r\n*2\r\n$1\r\np\r\n$3\r\n6-0\r\n");
+    assert_eq!(world.told.history.last(), Some(&told(6)));
+    world.reads(7, "d");
+    world.answers("-NOPERM xrange\r\n");
+    assert_eq!(world.told.history.last().map(String::as_str), Some("NOPERM xrange"));
+}
+
+#[test]
+fn newest_ids_of_many_channels_are_told_by_one_answer_or_one_each() {
+    let mut world = World::new();
+    let channels = vec![ChannelId(1), ChannelId(2)];
+    let names = vec![b"a".to_vec(), b"b".to_vec()];
+    world.link.read_newest(channels.clone(), names.clone());
+    world.answers("*2\r\n*2\r\n$3\r\n1-0\r\n$3\r\n2-0\r\n*0\r\n");
+    let newest = vec![Some(vec!["2-0".parse_id()]), None::<Vec<EventId>>];
+    assert_eq!(world.told.history, [format!("newest of {channels:?}: {newest:?}")]);
+    world.link.read_newest(channels, names);
+    world.answers("-BUSY script\r\n");
+    let told = world.told.history.last().unwrap();
+    assert!(told.starts_with("no newest") && told.ends_with("BUSY script"), "{told}");
 }
 
 trait ParseId {

@@ -2,59 +2,65 @@
 //! what it missed, to their channels' lists.
 //!
 //! Every stream of a channel whose events are kept comes this way; one that wants nothing of the
-//! past passes through in no time. What was missed is taken from the channels' recent events, which
-//! are read from Redis as deep as somebody needs them. It leaves in writes of a bounded size, the
-//! next when the last has left. Once nothing is missing the stream joins the lists, in the same
-//! step, so that nothing can arrive in between.
+//! past passes through in no time. It has one cursor for all its channels: everything up to there
+//! was sent, or the client was told of it. For each channel it has at hand what comes next, in a
+//! page that was read or in what has arrived; so it may send, merged by id, up to where the first
+//! of these ends, and needs the next page of that channel then. Once all that is missing has
+//! arrived by itself, the stream joins the lists, in the same step, so that nothing can come in
+//! between.
+//!
+//! It waits for one thing at a time and then looks again, once; the crate's documentation has
+//! the table. Whatever it finds, an id that it sends claims no more than was sent before: a hole
+//! is told before anything later is.
+
+use std::rc::Rc;
 
 use super::{LinkState, Streams};
-use crate::bytes::event_stream::{self, ResetReason};
+use crate::bytes::event_stream::{self, FIRST_EVENT_ID, ResetReason};
 use crate::bytes::history::EventId;
 use crate::ground::ids::{ChannelId, ConnectionId};
-use crate::ground::limits::CATCH_UP_WRITE_BYTES_MAX;
-use crate::state::catch_up::{CatchUp, Reset, Start};
+use crate::ground::limits::{
+    CATCH_UP_LOOK_BYTES_MAX, CATCH_UP_WRITE_BYTES_MAX, LAST_EVENTS_COUNTED_MAX,
+};
+use crate::state::catch_up::{CatchUp, First, Start};
 use crate::state::channels::Subscription;
 use crate::state::connections::{Rare, State};
-use crate::state::recent::{Kept, Reach};
+use crate::state::history_page::HistoryPage;
+use crate::state::recent::{Need, Recent};
 use crate::state::sockets::Sockets;
 
 /// What comes next for a stream.
 enum Step {
     Wait,
-    /// Some of what was missed, up to this id.
-    Send(Vec<u8>, EventId),
+    /// Some of what was missed; the stream looks again at once, or waits for more.
+    Send {
+        bytes: Vec<u8>,
+        goes_on: bool,
+    },
     /// The rest of it.
     Join(Vec<u8>),
 }
 
-impl CatchUp {
-    /// Notes that something is missing of a channel that is not kept.
-    fn lacks(&mut self, channel: ChannelId, reason: ResetReason) {
-        if !self.resets.iter().any(|reset| reset.channel == channel) {
-            self.resets.push(Reset { channel, reason, until: None, is_told: false });
-        }
-    }
+/// Events of one channel after the cursor.
+struct Source<'a> {
+    /// Of the stream's places.
+    place: usize,
+    events: Events<'a>,
+    /// Of the next event.
+    number: usize,
+}
 
-    /// Notes that something is missing of a channel that is kept.
-    fn lacks_until(&mut self, channel: ChannelId, reason: ResetReason, until: EventId) {
-        let new = Reset { channel, reason, until: Some(until), is_told: false };
-        match self.resets.iter_mut().find(|reset| reset.channel == channel) {
-            Some(known) if !known.is_told => known.until = Some(until),
-            Some(known) => *known = new,
-            None => self.resets.push(new),
-        }
-    }
+enum Events<'a> {
+    Page(Rc<HistoryPage>),
+    Arrived(&'a Recent),
+}
 
-    /// Up to where nothing of a channel is owed to the client that has everything up to `after`.
-    fn owed_from(&self, channel: ChannelId, after: EventId) -> EventId {
-        let reset = self.resets.iter().find(|reset| reset.channel == channel);
-        after.max(reset.and_then(|reset| reset.until).unwrap_or_default())
-    }
-
-    /// Ticks of silence, as far as it counts: none is noted for the few streams that wait.
-    pub(super) fn silence(&self) -> Option<u32> {
-        self.head.is_empty().then_some(u32::MAX)
-    }
+/// An event to be sent.
+#[derive(Clone, Copy)]
+struct Next {
+    id: EventId,
+    /// Nothing is known of what is between this and the event before.
+    previous: Option<EventId>,
 }
 
 impl Streams {
@@ -62,28 +68,15 @@ impl Streams {
     pub(super) fn begin_catch_up(
         &mut self,
         id: ConnectionId,
-        channels: Vec<ChannelId>,
-        start: Start,
-        head: Vec<u8>,
+        mut catch_up: CatchUp,
         sockets: &mut impl Sockets,
     ) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return false };
         connection.state = State::CatchingUp;
-        let mut catch_up = CatchUp {
-            channels,
-            start,
-            head,
-            unsent: None,
-            resets: Vec::new(),
-            since: EventId::ZERO,
-            opened: None,
-            clock_needed: 0,
-            has_read: false,
-        };
-        if matches!(start, Start::After(_) | Start::Unknown) {
-            for channel in catch_up.channels.clone() {
-                if !self.is_kept(channel) {
-                    catch_up.lacks(channel, ResetReason::NoHistory);
+        if catch_up.start.returns() {
+            for place in &mut catch_up.places {
+                if !self.is_kept(place.channel) {
+                    place.lack(ResetReason::NoHistory);
                 }
             }
         }
@@ -92,39 +85,72 @@ impl Streams {
         self.connections.get(id).is_some_and(|c| c.state == State::CatchingUp)
     }
 
-    /// Takes a stream as far towards the present as it goes now.
-    pub(super) fn catch_up(&mut self, id: ConnectionId, sockets: &mut impl Sockets) {
+    /// Lets a stream that catches up look again, once.
+    pub(super) fn wake(&mut self, id: ConnectionId) {
+        if let Some(catch_up) = self.connections.catch_up_mut(id)
+            && !std::mem::replace(&mut catch_up.is_ready, true)
+        {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Takes a stream as far towards the present as it goes now. Returns the bytes that it sent.
+    pub(super) fn catch_up(&mut self, id: ConnectionId, sockets: &mut impl Sockets) -> usize {
+        let mut bytes = 0;
+        self.counters.looks.add(1);
+        self.history.looked_at = self.now;
+        while bytes < CATCH_UP_LOOK_BYTES_MAX {
+            let (sent, goes_on) = self.catch_up_once(id, sockets);
+            bytes += sent;
+            if !goes_on {
+                return bytes;
+            }
+        }
+        self.wake(id);
+        bytes
+    }
+
+    /// The same with one write. True if there is more to send at once.
+    fn catch_up_once(&mut self, id: ConnectionId, sockets: &mut impl Sockets) -> (usize, bool) {
         if self.connections.get(id).is_none_or(|c| c.state != State::CatchingUp) {
-            return;
+            return (0, false);
         }
         let mut catch_up = match self.connections.take_rare(id.slot) {
             Rare::CatchUp(catch_up) => catch_up,
-            other => return self.connections.set_rare(id.slot, other),
-        };
-        match self.next_step(id, &mut catch_up) {
-            Step::Wait => self.connections.set_rare(id.slot, Rare::CatchUp(catch_up)),
-            Step::Send(bytes, last) => {
-                catch_up.start = Start::After(last);
-                self.connections.set_rare(id.slot, Rare::CatchUp(catch_up));
-                self.ready.push_back(id);
-                self.send_own(id, &bytes, sockets);
+            other => {
+                self.connections.set_rare(id.slot, other);
+                return (0, false);
             }
-            Step::Join(mut bytes) => {
-                self.count_resumed(&catch_up);
-                if !catch_up.resets.is_empty() {
-                    self.encode_resets(&mut catch_up, true, &mut bytes);
-                    encode_start(Start::Now, self.history.position, &mut bytes);
-                }
-                match *catch_up.channels.as_slice() {
-                    [channel] => self.join_one(id, channel),
-                    _ => self.join_many(id, std::mem::take(&mut catch_up.channels)),
-                }
-                self.counters.streams.add(1);
-                if !bytes.is_empty() {
-                    self.send_own(id, &bytes, sockets);
-                }
+        };
+        catch_up.is_ready = false;
+        match self.next_step(id, &mut catch_up) {
+            Step::Wait => {
+                self.connections.set_rare(id.slot, Rare::CatchUp(catch_up));
+                (0, false)
+            }
+            Step::Send { bytes, goes_on } => {
+                self.connections.set_rare(id.slot, Rare::CatchUp(catch_up));
+                self.send_own(id, &bytes, sockets);
+                (bytes.len(), goes_on && !self.connections.has_backlog(id.slot))
+            }
+            Step::Join(bytes) => {
+                self.join(id, *catch_up);
+                self.send_own(id, &bytes, sockets);
+                (bytes.len(), false)
             }
         }
+    }
+
+    fn join(&mut self, id: ConnectionId, mut catch_up: CatchUp) {
+        self.release_pages(&mut catch_up);
+        self.count_resumed(&catch_up);
+        let channels: Vec<ChannelId> =
+            catch_up.places.into_iter().map(|place| place.channel).collect();
+        match *channels.as_slice() {
+            [channel] => self.join_one(id, channel),
+            _ => self.join_many(id, channels),
+        }
+        self.counters.streams.add(1);
     }
 
     fn count_resumed(&self, catch_up: &CatchUp) {
@@ -132,10 +158,11 @@ impl Streams {
             return;
         }
         let counters = &self.counters;
-        let counter = match (catch_up.resets.is_empty(), catch_up.has_read) {
-            (false, _) => &counters.resumed_with_reset,
-            (true, true) => &counters.resumed_from_redis,
-            (true, false) => &counters.resumed_from_memory,
+        let has_reset = catch_up.places.iter().any(|place| place.reset.is_some());
+        let counter = match (has_reset, catch_up.has_read) {
+            (true, _) => &counters.resumed_with_reset,
+            (false, true) => &counters.resumed_from_redis,
+            (false, false) => &counters.resumed_from_memory,
         };
         counter.add(1);
     }
@@ -144,178 +171,207 @@ impl Streams {
     pub(super) fn open_early(&mut self, id: ConnectionId, sockets: &mut impl Sockets) {
         let position = self.history.position;
         let Some(catch_up) = self.connections.catch_up_mut(id) else { return };
-        if catch_up.head.is_empty() {
+        let First::Unsent { head, retry_ms } = std::mem::replace(&mut catch_up.first, First::Sent)
+        else {
             return;
-        }
-        let mut bytes = std::mem::take(&mut catch_up.head);
-        match (catch_up.start, position) {
-            // What is published from here on will be made up for.
-            (Start::Now, Some(position)) => catch_up.start = Start::After(position),
-            (Start::Now, None) => catch_up.start = Start::Unheard,
-            (Start::Last(_), position) => catch_up.opened = position,
-            _ => {}
-        }
+        };
+        // An id promises that the client has everything up to there.
+        let has = match (catch_up.start, catch_up.cursor, position) {
+            (Start::Now, None, Some(position)) => {
+                // What is published from here on will be made up for.
+                catch_up.start = Start::After(position);
+                Some(position)
+            }
+            (Start::Now, None, None) => {
+                catch_up.start = Start::Unheard;
+                None
+            }
+            (Start::After(after), ..) => Some(after),
+            (Start::Unknown, None, _) => None,
+            (Start::Last(_), None, position) => {
+                catch_up.opened = position;
+                None
+            }
+            (_, cursor, _) => cursor,
+        };
         let start = catch_up.start;
         if start != Start::Unknown {
             // Nothing makes up for what is published on a channel that is not kept.
             let channels = &self.channels;
-            let is_plain = |id: &ChannelId| channels.get(*id).is_some_and(|c| c.recent.is_none());
-            for channel in catch_up.channels.clone().into_iter().filter(is_plain) {
-                catch_up.lacks(channel, ResetReason::LinkLost);
+            for place in &mut catch_up.places {
+                if channels.get(place.channel).is_some_and(|c| c.recent.is_none()) {
+                    place.lack_once(ResetReason::LinkLost);
+                }
             }
         }
-        // An id promises that the client has everything up to there.
-        let has = position.filter(|_| !matches!(start, Start::Last(_) | Start::Unknown));
-        encode_start(start, has, &mut bytes);
+        let mut bytes = head;
+        encode_first(start, has, retry_ms, &mut bytes);
         self.send_own(id, &bytes, sockets);
     }
 
     fn next_step(&mut self, id: ConnectionId, catch_up: &mut CatchUp) -> Step {
         if catch_up.unsent.is_some() {
+            self.release_pages(catch_up);
             return Step::Wait;
         }
-        let Some(position) = self.history.position.filter(|_| self.is_current()) else {
+        let is_current = self.link == LinkState::Up && self.history.is_current();
+        let Some(position) = self.history.position.filter(|_| is_current) else {
+            self.release_pages(catch_up);
             self.history.suspended.push(id);
             return Step::Wait;
         };
-        if self.waits_for_subscriptions(id, catch_up, position) {
+        if self.history.is_given_up && catch_up.is_open() {
+            // What came since its head was sent went to nobody.
+            catch_up.places.iter_mut().for_each(|place| place.lack_once(ResetReason::NoHistory));
+        }
+        if self.waits_for_subscriptions(id, catch_up) {
             return Step::Wait;
+        }
+        if catch_up.cursor.is_none() {
+            catch_up.cursor = self.resolve(id, catch_up, position);
+        }
+        let Some(mut cursor) = catch_up.cursor else { return Step::Wait };
+        let mut bytes = Vec::new();
+        if let First::Unsent { head, retry_ms } =
+            std::mem::replace(&mut catch_up.first, First::Sent)
+        {
+            bytes = head;
+            encode_first(catch_up.start, Some(cursor), retry_ms, &mut bytes);
+        }
+        loop {
+            let needs = self.cover(catch_up, cursor);
+            if !needs.is_empty() {
+                self.await_history(id, catch_up, needs);
+                return if bytes.is_empty() {
+                    Step::Wait
+                } else {
+                    Step::Send { bytes, goes_on: false }
+                };
+            }
+            let pages = catch_up.places.iter().filter_map(|place| place.page.as_ref());
+            let limit = pages.map(|page| page.to()).min();
+            let is_all = self.gather(catch_up, limit, &mut bytes);
+            if !is_all {
+                return Step::Send { bytes, goes_on: true };
+            }
+            let sent = catch_up.cursor.unwrap_or(cursor);
+            let Some(limit) = limit else {
+                self.encode_rest(catch_up, &mut bytes);
+                return Step::Join(bytes);
+            };
+            cursor = limit.max(sent);
+            catch_up.cursor = Some(cursor);
+        }
+    }
+
+    fn waits_for_subscriptions(&mut self, id: ConnectionId, catch_up: &mut CatchUp) -> bool {
+        let mut missing = Vec::new();
+        for place in &mut catch_up.places {
+            let Some(entry) = self.channels.get(place.channel) else { continue };
+            match entry.subscription {
+                Subscription::Standing => {}
+                // It is told again once the subscription stands.
+                Subscription::Refused => place.lack_once(ResetReason::LinkLost),
+                Subscription::Idle | Subscription::Asked => missing.push(place.channel),
+            }
+        }
+        if missing.is_empty() {
+            return false;
+        }
+        let ticket = catch_up.wait(missing.len());
+        for channel in missing {
+            self.waiters.entry(channel).or_default().push((id, ticket));
+        }
+        true
+    }
+
+    /// Finds out where the stream begins; `None` while something is to be asked for that.
+    fn resolve(
+        &mut self,
+        id: ConnectionId,
+        catch_up: &mut CatchUp,
+        position: EventId,
+    ) -> Option<EventId> {
+        // Who is told that it has missed something does not begin with some of that.
+        let is_unknown = matches!(catch_up.start, Start::Unknown | Start::Unheard);
+        if is_unknown && self.waits_for_clock(id, catch_up) {
+            return None;
         }
         let after = match catch_up.start {
-            Start::Now => position,
-            Start::Unknown => self.start_anew(catch_up, ResetReason::UnknownId, position),
-            Start::Unheard => self.start_anew(catch_up, ResetReason::LinkLost, position),
-            Start::After(after) if after > position => {
-                if self.history.channels > 0 && !self.is_known(id, catch_up) {
-                    return Step::Wait;
-                }
-                self.start_anew(catch_up, ResetReason::UnknownId, position)
+            Start::Now => return Some(position),
+            Start::Unknown => return Some(self.start_anew(catch_up, ResetReason::UnknownId)),
+            Start::Unheard => return Some(self.start_anew(catch_up, ResetReason::LinkLost)),
+            Start::All => {
+                let since = self.history.since;
+                catch_up.places.iter_mut().for_each(|place| place.excused = since);
+                return Some(EventId::ZERO);
             }
-            Start::After(after) if self.history.is_of_lost_time(after) => {
-                self.start_anew(catch_up, ResetReason::UnknownId, position)
+            Start::Last(0) => return Some(catch_up.opened.unwrap_or(position)),
+            Start::Last(count) if count > LAST_EVENTS_COUNTED_MAX => {
+                catch_up.start = Start::All;
+                return self.resolve(id, catch_up, position);
             }
+            Start::Last(count) => return self.start_of_last(id, catch_up, count, position),
+            Start::Ago(ms) => {
+                let now_ms = self.history.redis_time_ms(self.now_ms);
+                before(now_ms.saturating_sub(ms)).min(position)
+            }
+            Start::At(ms) => before(ms).min(position),
             Start::After(after) => after,
-            Start::Last(count) => match self.start_of_last(id, catch_up, count) {
-                Some(after) => after,
-                None => return Step::Wait,
-            },
         };
-        if self.waits_for_history(id, catch_up, after) {
-            return Step::Wait;
+        if after > position {
+            // Another worker may know of later events.
+            if self.waits_for_clock(id, catch_up) {
+                return None;
+            }
+            return Some(self.start_anew(catch_up, ResetReason::UnknownId));
         }
-        let mut bytes = std::mem::take(&mut catch_up.head);
-        if !bytes.is_empty() {
-            encode_start(Start::After(after), Some(position), &mut bytes);
+        if self.history.is_of_lost_time(after) {
+            return Some(self.start_anew(catch_up, ResetReason::UnknownId));
         }
-        self.encode_resets(catch_up, false, &mut bytes);
-        match self.gather(catch_up, after, &mut bytes) {
-            Some(last) => Step::Send(bytes, last),
-            None => Step::Join(bytes),
+        for place in &mut catch_up.places {
+            let lapsed = self.recent(place.channel).and_then(|recent| recent.lapsed);
+            if lapsed.is_some_and(|lapsed| after <= lapsed) {
+                place.lack_once(ResetReason::LinkLost);
+            }
+        }
+        self.lack_mixed(catch_up);
+        Some(after)
+    }
+
+    /// Whether the position is still to be asked for. A question that is on its way does not do:
+    /// the client may have got its id after that.
+    fn waits_for_clock(&mut self, id: ConnectionId, catch_up: &mut CatchUp) -> bool {
+        if self.history.channels == 0 {
+            return false;
+        }
+        let needed = *catch_up.clock_needed.get_or_insert_with(|| self.history.next_clock());
+        if self.history.has_told(needed) {
+            return false;
+        }
+        catch_up.wait(0);
+        self.history.clock_waiters.push(id);
+        true
+    }
+
+    /// Who comes back to a channel that has had events which nobody keeps is told.
+    fn lack_mixed(&self, catch_up: &mut CatchUp) {
+        for place in &mut catch_up.places {
+            if place.reset.is_none() && self.is_kept(place.channel) && self.is_mixed(place.channel)
+            {
+                place.lack(ResetReason::NoHistory);
+            }
         }
     }
 
     /// Nothing is known of what the client has: it is told, and begins with the present.
-    fn start_anew(
-        &self,
-        catch_up: &mut CatchUp,
-        reason: ResetReason,
-        position: EventId,
-    ) -> EventId {
-        catch_up.start = Start::After(position);
-        for channel in catch_up.channels.clone() {
-            if self.is_kept(channel) {
-                catch_up.lacks_until(channel, reason, position);
-            } else {
-                catch_up.lacks(channel, ResetReason::NoHistory);
-            }
+    fn start_anew(&self, catch_up: &mut CatchUp, reason: ResetReason) -> EventId {
+        for place in &mut catch_up.places {
+            let is_kept = self.is_kept(place.channel);
+            place.lack_once(if is_kept { reason } else { ResetReason::NoHistory });
         }
-        position
-    }
-
-    /// Whether the link stands and nothing has to be made up for first.
-    fn is_current(&self) -> bool {
-        self.link == LinkState::Up && self.history.is_current()
-    }
-
-    /// Whether an id beyond our position was checked: another worker may know of later events.
-    fn is_known(&mut self, id: ConnectionId, catch_up: &mut CatchUp) -> bool {
-        if catch_up.clock_needed == 0 {
-            // One that is on its way may have been asked before the client had its id.
-            catch_up.clock_needed = self.history.clock_asked + 1;
-            self.history.wants_clock = true;
-        }
-        if self.history.clock_told >= catch_up.clock_needed {
-            return true;
-        }
-        self.history.clock_waiters.push(id);
-        false
-    }
-
-    fn waits_for_subscriptions(
-        &mut self,
-        id: ConnectionId,
-        catch_up: &mut CatchUp,
-        position: EventId,
-    ) -> bool {
-        let mut waits = false;
-        for channel in catch_up.channels.clone() {
-            let Some(entry) = self.channels.get_mut(channel) else { continue };
-            match (entry.subscription, &mut entry.recent) {
-                (Subscription::Standing, _) => {}
-                (Subscription::Refused, None) => catch_up.lacks(channel, ResetReason::LinkLost),
-                (Subscription::Refused, Some(_)) => {
-                    // It is told again once the subscription stands.
-                    catch_up.lacks_until(channel, ResetReason::LinkLost, position);
-                }
-                (Subscription::Idle | Subscription::Asked, Some(recent)) => {
-                    recent.waiters.push(id);
-                    waits = true;
-                }
-                (Subscription::Idle | Subscription::Asked, None) => {
-                    self.waiters.entry(channel).or_default().push(id);
-                    waits = true;
-                }
-            }
-        }
-        waits
-    }
-
-    /// Whether something after `after` is still to be read. What can't be had is noted.
-    fn waits_for_history(
-        &mut self,
-        id: ConnectionId,
-        catch_up: &mut CatchUp,
-        after: EventId,
-    ) -> bool {
-        let position = self.history.position.unwrap_or_default();
-        let is_new = catch_up.start == Start::Now;
-        let mut waits = false;
-        for channel in catch_up.channels.clone() {
-            let has = catch_up.owed_from(channel, after).max(catch_up.since);
-            let Some(entry) = self.channels.get_mut(channel) else { continue };
-            let Some(recent) = &mut entry.recent else { continue };
-            if entry.subscription == Subscription::Refused {
-                continue;
-            }
-            match recent.reach(has) {
-                Reach::Covered
-                    if !is_new && recent.last_plain.is_some_and(|plain| has <= plain) =>
-                {
-                    catch_up.lacks_until(channel, ResetReason::NoHistory, position);
-                }
-                Reach::Covered => {}
-                Reach::Hole => {
-                    catch_up.lacks_until(channel, ResetReason::HistoryTrimmed, position);
-                }
-                Reach::Readable | Reach::Unknown => {
-                    recent.waiters.push(id);
-                    self.want(channel);
-                    waits = true;
-                }
-            }
-        }
-        catch_up.has_read |= waits;
-        waits
+        catch_up.start = Start::Unknown;
+        self.history.position.unwrap_or_default()
     }
 
     /// The id after which the newest `count` events of the stream's channels come; `None` while
@@ -325,100 +381,212 @@ impl Streams {
         id: ConnectionId,
         catch_up: &mut CatchUp,
         count: usize,
+        position: EventId,
     ) -> Option<EventId> {
-        let mut waits = false;
+        let mut needs = Vec::new();
         let mut ids = Vec::new();
-        for channel in &catch_up.channels {
-            let recent = self.channels.recent_mut(*channel);
-            let Some(recent) = recent else { continue };
-            if recent.reach_of_newest(count) == Reach::Covered {
-                ids.extend(recent.newest_first().take(count).map(|event| event.id));
-                catch_up.since = catch_up.since.max(recent.floor().unwrap_or_default());
-            } else {
-                recent.waiters.push(id);
-                self.want(*channel);
-                waits = true;
+        for place in &mut catch_up.places {
+            let Some(recent) = self.standing(place.channel) else { continue };
+            if !recent.meets(Need::Newest(count)) {
+                needs.push((place.channel, Need::Newest(count)));
+                continue;
             }
+            ids.extend(recent.newest_first().take(count));
+            place.excused = recent.previous_of_all().unwrap_or_default();
         }
-        if waits {
-            catch_up.has_read = true;
+        if !needs.is_empty() {
+            self.await_history(id, catch_up, needs);
             return None;
         }
-        ids.sort_unstable_by(|a, b| b.cmp(a));
-        ids.truncate(count);
-        let first = ids.last().copied();
-        let position = self.history.position.unwrap_or_default();
+        if let Some(last) = count.checked_sub(1).filter(|last| *last < ids.len()) {
+            ids.select_nth_unstable_by(last, |a, b| b.cmp(a));
+            ids.truncate(count);
+        }
+        let first = ids.into_iter().min();
         let after = first.map_or(position, |first| first.before().unwrap_or(first));
-        let opened = catch_up.opened.unwrap_or(after);
-        catch_up.since = catch_up.since.min(opened);
-        Some(after.min(opened))
+        Some(after.min(catch_up.opened.unwrap_or(after)))
     }
 
-    /// Appends what the stream missed after `after`, in the order of publication, up to the size of
-    /// one write. The id of the last event if that is not all.
-    fn gather(&self, catch_up: &CatchUp, after: EventId, bytes: &mut Vec<u8>) -> Option<EventId> {
-        let mut sources: Vec<_> = catch_up
-            .channels
-            .iter()
-            .filter_map(|channel| Some((channel, self.channels.get(*channel)?.recent.as_ref()?)))
-            .map(|(id, recent)| recent.after(catch_up.owed_from(*id, after)).peekable())
-            .collect();
-        let mut count = 0;
-        let mut last = None;
-        loop {
-            let id_of = |event: Option<&&Kept>| event.map(|event| event.id);
-            let first = sources
-                .iter_mut()
-                .filter_map(|source| id_of(source.peek()).map(|id| (id, source)))
-                .min_by_key(|(id, _)| *id);
-            let Some((_, source)) = first else { break };
-            if let Some(last) = last
-                && bytes.len() >= CATCH_UP_WRITE_BYTES_MAX
-            {
-                self.counters.deliveries.add(count);
-                return Some(last);
+    /// What is known of a channel's history, where its subscription stands.
+    fn standing(&self, id: ChannelId) -> Option<&Recent> {
+        let channel = self.channels.get(id)?;
+        channel.recent.as_deref().filter(|_| channel.subscription == Subscription::Standing)
+    }
+
+    /// Takes to hand what comes after `cursor` on each channel. What is not there is returned.
+    fn cover(&self, catch_up: &mut CatchUp, cursor: EventId) -> Vec<(ChannelId, Need)> {
+        let mut needs = Vec::new();
+        let begins_with_all = matches!(catch_up.start, Start::All | Start::Last(_));
+        for place in &mut catch_up.places {
+            let Some(recent) = self.standing(place.channel) else {
+                place.page = None;
+                continue;
+            };
+            if recent.has_arrived(cursor) {
+                place.page = None;
+                continue;
             }
-            if let Some(event) = source.next() {
-                bytes.extend_from_slice(&event.bytes);
-                last = Some(event.id);
-                count += 1;
+            if place.page.as_ref().is_none_or(|page| !page.continues(cursor)) {
+                place.page = recent.page(cursor).cloned();
+            }
+            match &place.page {
+                None => needs.push((place.channel, Need::After(cursor))),
+                Some(page) if page.is_empty() && !begins_with_all => {
+                    if page.lost_until() > cursor.max(place.excused) {
+                        place.excused = page.lost_until();
+                        place.lack(ResetReason::HistoryTrimmed);
+                    }
+                }
+                Some(_) => {}
             }
         }
-        self.counters.deliveries.add(count);
-        None
+        needs
     }
 
-    /// Appends what the client has to be told of what is missing; `all`: also of channels that are
-    /// not kept, since the stream joins them.
-    fn encode_resets(&self, catch_up: &mut CatchUp, all: bool, bytes: &mut Vec<u8>) {
-        while let Some(reason) = catch_up
-            .resets
-            .iter()
-            .find(|reset| !reset.is_told && (all || reset.until.is_some()))
-            .map(|reset| reset.reason)
-        {
-            let mut names: Vec<&[u8]> = Vec::new();
-            for reset in &mut catch_up.resets {
-                if !reset.is_told && reset.reason == reason && (all || reset.until.is_some()) {
-                    reset.is_told = true;
-                    names.push(self.public_name(reset.channel));
-                }
+    /// Appends what the stream missed after its cursor, in the order of publication, up to `limit`
+    /// and to the size of one write. Moves the cursor on to the last event. True if that is all.
+    fn gather(&self, catch_up: &mut CatchUp, limit: Option<EventId>, bytes: &mut Vec<u8>) -> bool {
+        let bytes_max = CATCH_UP_WRITE_BYTES_MAX.min(self.limits.max_pending_bytes);
+        let mut sources = self.sources(catch_up);
+        let mut count = 0;
+        let mut is_all = true;
+        loop {
+            let first = sources
+                .iter()
+                .enumerate()
+                .filter_map(|(number, source)| Some((number, source.next()?)))
+                .min_by_key(|(_, next)| next.id);
+            let Some((number, next)) = first else { break };
+            if limit.is_some_and(|limit| next.id > limit) {
+                break;
             }
-            event_stream::encode_reset(reason, &names, bytes);
+            if count > 0 && bytes.len() >= bytes_max {
+                is_all = false;
+                break;
+            }
+            // An event that arrived ahead of the clock may be none, and its id no place to be at.
+            let confirmed = catch_up.cursor.filter(|cursor| Some(*cursor) <= self.history.position);
+            self.encode_resets(catch_up, confirmed, false, bytes);
+            let Some(source) = sources.get_mut(number) else { break };
+            bytes.extend_from_slice(source.bytes());
+            catch_up.cursor = Some(next.id);
+            source.number += 1;
+            count += 1;
+            note_hole(catch_up, source, next.id);
+        }
+        self.counters.deliveries.add(count);
+        is_all
+    }
+
+    /// What is at hand of each channel. Holes at its beginning are noted.
+    fn sources(&self, catch_up: &mut CatchUp) -> Vec<Source<'_>> {
+        let cursor = catch_up.cursor.unwrap_or_default();
+        let mut sources = Vec::with_capacity(catch_up.places.len());
+        for number in 0..catch_up.places.len() {
+            let Some(place) = catch_up.places.get(number) else { continue };
+            let Some(recent) = self.standing(place.channel) else { continue };
+            let source = match &place.page {
+                Some(page) => Source {
+                    place: number,
+                    number: page.position(cursor),
+                    events: Events::Page(Rc::clone(page)),
+                },
+                None => Source {
+                    place: number,
+                    number: recent.position(cursor),
+                    events: Events::Arrived(recent),
+                },
+            };
+            note_hole(catch_up, &source, cursor);
+            sources.push(source);
+        }
+        sources
+    }
+
+    /// Appends what the client has still to be told before the stream joins its channels. It has
+    /// everything else.
+    fn encode_rest(&self, catch_up: &mut CatchUp, bytes: &mut Vec<u8>) {
+        if catch_up.start.returns() {
+            self.lack_mixed(catch_up);
+        }
+        self.encode_resets(catch_up, self.history.confirmed(), true, bytes);
+    }
+
+    /// Appends what the client has to be told of what is missing, up to an id; `all`: also of
+    /// channels that are not kept, since the stream joins them.
+    fn encode_resets(
+        &self,
+        catch_up: &mut CatchUp,
+        until: Option<EventId>,
+        all: bool,
+        bytes: &mut Vec<u8>,
+    ) {
+        let mut resets: Vec<(ResetReason, Vec<&[u8]>)> = Vec::new();
+        for place in &mut catch_up.places {
+            let Some(reset) = place.reset.as_mut().filter(|reset| !reset.is_told) else { continue };
+            if !all && !self.is_kept(place.channel) {
+                continue;
+            }
+            reset.is_told = true;
+            let name = self.public_name(place.channel);
+            match resets.iter_mut().find(|(reason, _)| *reason == reset.reason) {
+                Some((_, names)) => names.push(name),
+                None => resets.push((reset.reason, vec![name])),
+            }
+        }
+        // The id passes by what all of them tell of, so it stands in the last.
+        let id = until.map(|id| id.to_string());
+        let count = resets.len();
+        for (number, (reason, names)) in (1..).zip(resets) {
+            let id = id.as_ref().filter(|_| number == count).map(|id| id.as_bytes());
+            event_stream::encode_reset(reason, &names, id, bytes);
             self.counters.resets.add(1);
         }
     }
 }
 
-/// The id that a stream begins with, and the end of the block of its first fields.
-fn encode_start(start: Start, position: Option<EventId>, bytes: &mut Vec<u8>) {
-    let id = match (start, position) {
-        (Start::After(after), _) => Some(after),
-        (_, position) => position,
-    };
-    match id {
-        Some(id) => event_stream::encode_id(id.to_string().as_bytes(), bytes),
-        None => event_stream::encode_id(event_stream::FIRST_EVENT_ID, bytes),
+/// Notes that events may be missing before the next one of a page. What has arrived has no holes.
+fn note_hole(catch_up: &mut CatchUp, source: &Source<'_>, after: EventId) {
+    let Some(previous) = source.next().and_then(|next| next.previous) else { return };
+    let Some(place) = catch_up.places.get_mut(source.place) else { return };
+    if previous > after.max(place.excused) {
+        place.excused = previous;
+        place.lack(ResetReason::HistoryTrimmed);
     }
-    bytes.push(b'\n');
+}
+
+impl Source<'_> {
+    fn next(&self) -> Option<Next> {
+        match &self.events {
+            Events::Page(page) => page
+                .entry(self.number)
+                .map(|(entry, _)| Next { id: entry.id, previous: Some(entry.previous) }),
+            Events::Arrived(recent) => {
+                recent.event(self.number).map(|event| Next { id: event.id, previous: None })
+            }
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.events {
+            Events::Page(page) => page.entry(self.number).map_or(&[], |(_, bytes)| bytes),
+            Events::Arrived(recent) => recent.event(self.number).map_or(&[], |event| &event.bytes),
+        }
+    }
+}
+
+/// The last id before a time, in milliseconds since 1970.
+fn before(ms: u64) -> EventId {
+    EventId { ms, seq: 0 }.before().unwrap_or_default()
+}
+
+/// The first block of a stream. Its id is what the client has; where that is not known, it is one
+/// that only says that the client was here, unless it brought one of its own.
+fn encode_first(start: Start, has: Option<EventId>, retry_ms: u64, bytes: &mut Vec<u8>) {
+    let id = match (start, has) {
+        (Start::Unknown, _) => None,
+        (_, Some(id)) => Some(id.to_string().into_bytes()),
+        (_, None) => Some(FIRST_EVENT_ID.to_vec()),
+    };
+    event_stream::encode_open(retry_ms, id.as_deref(), bytes);
 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use super::{Streams, Turn, index, shrink};
 use crate::bytes::event_stream::{self, ResetReason};
+use crate::bytes::history::EventId;
 use crate::ground::ids::ChannelId;
 use crate::ground::limits::COALESCED_WRITE_BYTES_MAX;
 use crate::state::channels::{Channel, Kind, Pass, Pending, Segment, Traffic, waiting_bytes};
@@ -17,16 +18,40 @@ use crate::state::sockets::{Cold, Outcome, Sockets};
 impl Streams {
     /// Takes an encoded event in for all streams of a channel. O(1).
     pub fn publish(&mut self, channel: ChannelId, bytes: &Rc<[u8]>) {
-        self.enqueue(channel, bytes, Kind::Publisher);
+        self.enqueue(channel, bytes, None, Kind::Publisher, None);
         self.bound_intake();
     }
 
-    /// Tells all streams of a channel that they may have missed something.
+    /// The same for an event with an id of the publisher's, which is of no use to streams that have
+    /// channels whose events are kept.
+    pub fn publish_with_id(&mut self, channel: ChannelId, bytes: &Rc<[u8]>) {
+        let is_alone = self.channels.get(channel).is_none_or(|c| c.members.is_empty());
+        let anonymous = (!is_alone).then(|| event_stream::without_id(bytes).into());
+        self.enqueue(channel, bytes, anonymous, Kind::Publisher, None);
+        self.bound_intake();
+    }
+
+    /// Tells all streams of a channel that they may have missed something, and, where nothing is on
+    /// its way that this could pass by, how far they have come.
     pub fn reset(&mut self, channel: ChannelId, reason: ResetReason) {
+        let id = self.history.confirmed().filter(|_| self.is_kept(channel));
+        self.reset_at(channel, reason, id);
+    }
+
+    /// Tells all streams of a channel that they may have missed something; with everything else
+    /// they have come to `id`.
+    pub(super) fn reset_at(
+        &mut self,
+        channel: ChannelId,
+        reason: ResetReason,
+        id: Option<EventId>,
+    ) {
         let mut encoded = Vec::new();
-        event_stream::encode_reset(reason, &[self.public_name(channel)], &mut encoded);
+        let text = id.map(|id| id.to_string());
+        let text = text.as_ref().map(|text| text.as_bytes());
+        event_stream::encode_reset(reason, &[self.public_name(channel)], text, &mut encoded);
         self.counters.resets.add(1);
-        self.enqueue(channel, &Rc::from(encoded), Kind::Reset(reason));
+        self.enqueue(channel, &Rc::from(encoded), None, Kind::Reset(reason), id);
     }
 
     /// Tells all streams that they may have missed something. O(n) in channels.
@@ -38,10 +63,17 @@ impl Streams {
         }
     }
 
-    fn enqueue(&mut self, id: ChannelId, bytes: &Rc<[u8]>, kind: Kind) {
+    fn enqueue(
+        &mut self,
+        id: ChannelId,
+        bytes: &Rc<[u8]>,
+        anonymous: Option<Rc<[u8]>>,
+        kind: Kind,
+        event: Option<EventId>,
+    ) {
         let Some(channel) = self.channels.get_mut(id) else { return };
         if !channel.members.is_empty() {
-            self.lane.push(id, Rc::clone(bytes), kind);
+            self.lane.push(id, Rc::clone(bytes), anonymous, kind, event);
             self.intake_bytes += waiting_bytes(1, bytes.len());
             if !self.lane.queued {
                 self.lane.queued = true;

@@ -1,4 +1,5 @@
-//! Heartbeats: a comment line on streams that were silent, so that proxies and peers see life.
+//! Heartbeats on streams that were silent, so that proxies and peers see life: a comment, or an
+//! event that carries the position where the stream's events are kept.
 //!
 //! No timer and no clock per stream. A sweep visits every connection twice per interval and sends
 //! where nothing was sent for half of it; a stream that got a heartbeat is left out at the next
@@ -76,9 +77,8 @@ impl Streams {
         self.counters.heartbeats.add(1);
         match self.proven_position(state, home) {
             Some(position) => {
-                let mut bytes = b":\n".to_vec();
-                event_stream::encode_id(position.to_string().as_bytes(), &mut bytes);
-                bytes.push(b'\n');
+                let mut bytes = Vec::new();
+                event_stream::encode_keep_alive(position.to_string().as_bytes(), &mut bytes);
                 self.send_own(id, &bytes, sockets);
             }
             None => self.send_own(id, HEARTBEAT, sockets),
@@ -88,13 +88,15 @@ impl Streams {
 
     /// The id up to which a stream has all events that are kept, if nothing is on its way to it.
     fn proven_position(&self, state: State, home: u32) -> Option<EventId> {
-        let is_proven = |id: ChannelId| {
-            let channel = self.channels.get(id);
-            channel.is_some_and(|c| c.recent.is_none() || c.subscription == Subscription::Standing)
-        };
         if self.history.channels == 0 || !self.history.is_current() {
             return None;
         }
+        let is_proven = |id: ChannelId| {
+            self.channels.get(id).is_some_and(|channel| match &channel.recent {
+                None => true,
+                Some(recent) => channel.subscription == Subscription::Standing && !recent.is_ahead,
+            })
+        };
         let is_proven = match state {
             State::One => {
                 let id = ChannelId(home);

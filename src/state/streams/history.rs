@@ -1,87 +1,86 @@
-//! Events that are kept: how far the worker's streams have come, and how what was missed while the
-//! link was lost is made up for.
+//! Events that are kept: how far the worker's streams have come, and what Redis is asked.
 //!
 //! Redis gives ids to kept events that grow over all channels, and executes one command after the
 //! other. So one id, the position, tells how far a worker has come on all channels: of those whose
 //! subscription stands, it has passed on every event up to there. It is what a stream begins with,
 //! and what heartbeats tell.
 //!
+//! Only Redis' own clock moves the position. Events that arrive run ahead of it and are passed on
+//! under their ids; the clock is then asked, soon and not often. Whoever may publish may also send
+//! what looks like an event that is kept: an id that the clock does not reach proves that, and
+//! costs that channel a reset, and no other anything.
+//!
 //! A subscription stands once Redis has acknowledged it and then told its newest id: what is
-//! published later arrives, what was published before is history. A lost link is repaired before
-//! anything else is passed on: what arrives meanwhile is held, every channel is read back to the
-//! position, and then all events after it leave, in order of their ids over all channels.
+//! published later arrives, what was published before is history.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::rc::Rc;
+use std::collections::VecDeque;
 
+use super::clock::{ClockState, ClockWish, DELAYED_TICKS, DISTRUST_TICKS, Findings, Told};
+use super::marks::Marks;
+use super::repair::Repair;
 use super::{LinkState, Streams};
-use crate::bytes::event_stream::{self, ResetReason};
-use crate::bytes::history::{Clock, EventId};
+use crate::bytes::event_stream::ResetReason;
+use crate::bytes::history::EventId;
 use crate::ground::config::HistoryRules;
 use crate::ground::ids::{ChannelId, ConnectionId};
-use crate::ground::limits::{
-    CLOCK_READ_INTERVAL, HISTORY_CACHE_BYTES, HISTORY_CACHE_BYTES_MAX, HISTORY_READS_MAX, TICK,
-};
+use crate::ground::limits::{CLOCK_READ_INTERVAL, HISTORY_CACHE_BYTES, TICK};
 use crate::state::channels::Subscription;
 use crate::state::deadlines::{Deadlines, Tick};
-use crate::state::recent::{Kept, Reach, Reading, Recent};
-
-/// A page of a channel's history that Redis is to be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageRead {
-    pub channel: ChannelId,
-    /// The newest id of the page.
-    pub newest: EventId,
-    pub events: usize,
-}
+use crate::state::history_page::PageBytes;
+use crate::state::recent::{Follows, Kept, Reading, Recent};
 
 /// A worker's knowledge of what is kept.
 #[derive(Debug)]
 pub(super) struct History {
     rules: HistoryRules,
+    /// Redis does not let us read it: streams are live only, for the time being.
+    pub(super) is_given_up: bool,
     /// Every event up to this one was passed on. `None`: no link has stood yet.
     pub(super) position: Option<EventId>,
-    pub(super) repair: Option<Repair>,
-    /// Channels that Redis acknowledged, and that stand when it has told its newest id.
-    acknowledged: Vec<ChannelId>,
-    /// Channels to be read, and how many readings are on their way.
-    reads: VecDeque<ChannelId>,
-    reads_asked: usize,
-    /// Channels whose reading failed for the moment.
-    delayed: Deadlines<ChannelId>,
-    /// The newest id is to be asked for.
-    pub(super) wants_clock: bool,
-    /// How often it was asked for, and how often told.
-    pub(super) clock_asked: u64,
-    pub(super) clock_told: u64,
-    clock_told_at: Tick,
-    /// When it is asked for again, after Redis could not tell it.
-    clock_due: Option<Tick>,
-    /// Streams that wait for it.
+    /// Of events up to this id the clock knows nothing.
+    pub(super) since: EventId,
+    pub(super) repair: Option<Box<Repair>>,
+    /// Channels that stand, or will, when Redis has told its newest id.
+    pub(super) acknowledged: Vec<ChannelId>,
+    /// Channels with events passed on that the clock has not confirmed.
+    ahead: Vec<ChannelId>,
+    pub(super) marks: Marks,
+    clock: ClockState,
+    /// Redis' time of day, and the worker's when it was told, both in milliseconds.
+    time_told: (u64, u64),
+    /// Streams that wait for the clock.
     pub(super) clock_waiters: Vec<ConnectionId>,
     /// Streams that wait for the link, or for its repair.
     pub(super) suspended: Vec<ConnectionId>,
+    /// Streams that wait for room to hold pages in, in the order of their coming.
+    pub(super) line: VecDeque<ConnectionId>,
+    /// Streams that may hold pages while they wait.
+    pub(super) admitted: usize,
+    /// Channels to be read, and those whose reading failed for the moment.
+    pub(super) reads: VecDeque<ChannelId>,
+    pub(super) delayed: Deadlines<ChannelId>,
+    /// Bytes set aside for pages that are to be asked, and for those that were.
+    pub(super) listed_bytes: usize,
+    pub(super) asked_bytes: usize,
+    /// Pages found empty of channels of which nothing is left, until the clock says what that is.
+    pub(super) vanished: Vec<(ChannelId, EventId, EventId)>,
+    /// Bytes of all pages.
+    pub(super) page_bytes: PageBytes,
+    /// Channels with pages that nobody may need any more, the oldest first.
+    pub(super) paged: VecDeque<ChannelId>,
+    /// Channels with ids of their newest events.
+    pub(super) indexed: Vec<ChannelId>,
+    /// When a stream that comes back looked last for what is at hand.
+    pub(super) looked_at: Tick,
     /// A channel for each event that is kept in memory, oldest first.
     cached: VecDeque<ChannelId>,
     /// Its length at which those are taken out whose events are gone in another way.
     cached_max: usize,
-    cached_bytes: usize,
+    pub(super) cached_bytes: usize,
     /// After the first id of each up to the second, there are events that Redis has lost.
     lost_times: Vec<(EventId, EventId)>,
     /// Channels that keep events in memory.
     pub(super) channels: usize,
-}
-
-/// The making up for what was missed while the link was lost.
-#[derive(Debug, Default)]
-pub(super) struct Repair {
-    /// How far Redis had come when it told last.
-    head: EventId,
-    /// Everything that was asked when the link came up has been answered.
-    is_settled: bool,
-    is_begun: bool,
-    /// Channels that are still read.
-    missing: HashSet<ChannelId>,
 }
 
 /// Times whose events Redis has lost that are told apart.
@@ -90,29 +89,42 @@ const LOST_TIMES_MAX: usize = 8;
 /// Entries of the list of cached events that are not worth being looked through.
 const CACHED_MIN: usize = 1024;
 
-/// Ticks after which what Redis could not tell for the moment is asked for again.
-pub const DELAYED_TICKS: u32 = 10;
+/// Ticks after which a history that can't be read is asked for again.
+const GIVEN_UP_TICKS: u32 = 300;
+
+/// Ticks after the last look of a stream that came back, after which pages that nobody holds go:
+/// a crowd takes some seconds to come.
+const IDLE_TICKS: u32 = 50;
 
 /// Events that are forgotten for each that comes, at most.
 const FORGOTTEN_AT_ONCE_MAX: usize = 64;
 
 impl History {
-    pub(super) fn new(rules: HistoryRules) -> Self {
+    pub(super) fn new(rules: HistoryRules, marks: Marks) -> Self {
         Self {
             rules,
+            is_given_up: false,
             position: None,
+            since: EventId::ZERO,
             repair: None,
             acknowledged: Vec::new(),
-            reads: VecDeque::new(),
-            reads_asked: 0,
-            delayed: Deadlines::new(DELAYED_TICKS),
-            wants_clock: false,
-            clock_asked: 0,
-            clock_told: 0,
-            clock_told_at: Tick::default(),
-            clock_due: None,
+            ahead: Vec::new(),
+            marks,
+            clock: ClockState::default(),
+            time_told: (0, 0),
             clock_waiters: Vec::new(),
             suspended: Vec::new(),
+            line: VecDeque::new(),
+            admitted: 0,
+            reads: VecDeque::new(),
+            delayed: Deadlines::new(DELAYED_TICKS),
+            listed_bytes: 0,
+            asked_bytes: 0,
+            vanished: Vec::new(),
+            page_bytes: PageBytes::default(),
+            paged: VecDeque::new(),
+            indexed: Vec::new(),
+            looked_at: Tick::default(),
             cached: VecDeque::new(),
             cached_max: CACHED_MIN,
             cached_bytes: 0,
@@ -123,12 +135,34 @@ impl History {
 
     /// Whether events of a channel are kept, by its name in Redis.
     pub(super) fn keeps(&self, name: &[u8]) -> bool {
-        self.rules.of(name).is_some()
+        !self.is_given_up && self.rules.of(name).is_some()
     }
 
     /// The link speaks: streams begin with the newest id, whatever they listen to.
     pub(super) fn begin(&mut self) {
-        self.wants_clock = !self.rules.is_empty();
+        if !self.rules.is_empty() {
+            self.clock.wish = Some(ClockWish::Newest);
+        }
+    }
+
+    pub(super) fn wish_clock(&mut self, wish: ClockWish) {
+        self.clock.wish = self.clock.wish.max(Some(wish));
+    }
+
+    /// The number of the next answer of the clock that is asked for from now on.
+    pub(super) fn next_clock(&mut self) -> u64 {
+        self.wish_clock(ClockWish::Newest);
+        self.clock.asked + 1
+    }
+
+    pub(super) fn has_told(&self, number: u64) -> bool {
+        self.clock.told >= number
+    }
+
+    /// The time of day of Redis, as far as it is known.
+    pub(super) fn redis_time_ms(&self, now_ms: u64) -> u64 {
+        let (there, here) = self.time_told;
+        there.saturating_add(now_ms.saturating_sub(here))
     }
 
     /// Whether an id is of a time whose events Redis has lost: what came after it then is lost too,
@@ -146,6 +180,11 @@ impl History {
         }
     }
 
+    /// The position, unless events were passed on that lie ahead of it.
+    pub(super) fn confirmed(&self) -> Option<EventId> {
+        self.position.filter(|_| self.is_current() && self.ahead.is_empty())
+    }
+
     /// Whether what arrives may be passed on.
     pub(super) fn is_current(&self) -> bool {
         self.repair.is_none() && self.position.is_some()
@@ -159,382 +198,386 @@ impl Streams {
         self.channels.get(id).is_some_and(|channel| channel.recent.is_some())
     }
 
-    /// Takes in an event that is kept, for all streams of its channel. False: one before it has not
-    /// arrived, so the link can't be trusted and is to be given up.
-    #[must_use]
-    pub fn publish_kept(&mut self, id: ChannelId, event: Kept) -> bool {
-        let Some(channel) = self.channels.get_mut(id) else { return true };
-        let has_streams = channel.has_streams();
-        let Some(recent) = &mut channel.recent else { return true };
-        let (event_id, bytes) = (event.id, Rc::clone(&event.bytes));
-        let before = recent.bytes();
-        let is_next = recent.push(event);
-        let stands = recent.floor().is_some();
-        self.history.cached_bytes = self.history.cached_bytes + recent.bytes() - before;
-        self.history.cached.push_back(id);
-        if !is_next {
-            self.counters.gaps.add(1);
-            self.history.repair.get_or_insert_default();
+    /// Takes in an event that is kept, for all streams of its channel.
+    pub fn publish_kept(&mut self, id: ChannelId, event: Kept) {
+        let now = self.now;
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        let stands = channel.subscription == Subscription::Standing;
+        let Some(recent) = &mut channel.recent else { return };
+        if !stands || self.history.position.is_none() {
+            // It is history before the subscription stands.
+            return;
         }
+        match recent.follows(&event) {
+            // It is read when the channel is aligned.
+            Follows::Unaligned if self.history.repair.is_some() => return,
+            Follows::Unaligned | Follows::Next => {}
+            Follows::Gap if recent.is_trusted(now) => {
+                self.counters.gaps.add(1);
+                return self.doubt(id, event.previous);
+            }
+            Follows::Gap => self.reset_at(id, ResetReason::LinkLost, None),
+            // Of this id and those before it one was forged.
+            Follows::Backwards => return self.distrust(id),
+        }
+        self.keep_recent(id, event.clone());
         match &mut self.history.repair {
-            Some(repair) => repair.head = repair.head.max(event_id),
-            None if stands => {
-                self.history.position = self.history.position.max(Some(event_id));
-                if has_streams && !bytes.is_empty() {
-                    self.publish(id, &bytes);
+            Some(repair) => {
+                let is_over = repair.hold(id, event);
+                self.has_repair_turn = true;
+                if is_over {
+                    self.drop_held();
                 }
             }
-            None => {}
+            None => self.pass_on(id, &event),
         }
         self.bound_cache();
-        is_next
     }
 
-    /// Notes that an event was published that is not kept, on a channel whose events are.
-    pub fn note_plain(&mut self, id: ChannelId) {
-        let position = self.history.position.unwrap_or_default();
-        if let Some(recent) = self.channels.recent_mut(id) {
-            recent.last_plain = Some(position);
+    /// Takes an event into the channel's recent ones.
+    fn keep_recent(&mut self, id: ChannelId, event: Kept) {
+        let Some(recent) = self.channels.recent_mut(id) else { return };
+        let before = recent.bytes();
+        recent.push(event);
+        if recent.bytes() > before {
+            self.history.cached_bytes += recent.bytes() - before;
+            self.history.cached.push_back(id);
         }
     }
 
-    /// Notes that an event could not be taken in.
+    /// Passes an event on to the streams of its channel, ahead of the clock.
+    pub(super) fn pass_on(&mut self, id: ChannelId, event: &Kept) {
+        let position = self.history.position;
+        if let Some(recent) = self.channels.recent_mut(id) {
+            recent.passed = recent.passed.max(event.id);
+            if Some(event.id) > position && !std::mem::replace(&mut recent.is_ahead, true) {
+                self.history.ahead.push(id);
+            }
+        }
+        if !event.bytes.is_empty() && self.has_streams(id) {
+            self.publish(id, &event.bytes);
+        }
+    }
+
+    /// Somebody publishes what Redis did not keep as if it had: the channel's streams are told, and
+    /// what is known of the channel is learned anew.
+    pub(super) fn distrust(&mut self, id: ChannelId) {
+        self.note_forgery(id);
+        if self.has_streams(id) {
+            self.reset_at(id, ResetReason::UnknownId, None);
+        }
+        self.realign(id);
+    }
+
+    /// What is known of a channel begins anew with what Redis tells next.
+    pub(super) fn realign(&mut self, id: ChannelId) {
+        if let Some(repair) = &mut self.history.repair {
+            repair.forget_after(id, EventId::ZERO);
+        }
+        let Some(recent) = self.channels.recent_mut(id) else { return };
+        if recent.floor().is_some() {
+            self.history.cached_bytes -= recent.unalign();
+            self.history.acknowledged.push(id);
+        }
+        self.history.wish_clock(ClockWish::Newest);
+    }
+
+    /// Something arrived whose id can't be told.
     pub fn note_skipped(&mut self, id: ChannelId) {
-        if let Some(recent) = self.channels.recent_mut(id) {
-            self.history.cached_bytes -= recent.bytes();
-            recent.skip();
-        }
+        self.realign(id);
     }
 
-    /// Whether Redis is to be asked for its newest id now; to be asked once.
-    pub fn takes_clock_wish(&mut self) -> bool {
-        let wants = std::mem::take(&mut self.history.wants_clock);
-        self.history.clock_asked += u64::from(wants);
-        wants
+    /// What Redis is to be asked of its clock now; to be asked once.
+    pub fn take_clock_wish(&mut self) -> Option<ClockWish> {
+        let wish = self.history.clock.wish.take();
+        self.history.clock.asked += u64::from(wish.is_some());
+        wish
+    }
+
+    /// Marks that Redis has are to be read from here on.
+    #[must_use]
+    pub fn marks_read(&self) -> EventId {
+        self.history.marks.read()
     }
 
     /// Redis had no newest id yet: it is asked again.
-    pub fn repeat_clock(&mut self) {
-        self.history.clock_told += 1;
-        self.history.wants_clock = true;
+    pub fn repeat_clock(&mut self, wish: ClockWish) {
+        self.history.clock.told += 1;
+        self.history.wish_clock(wish);
     }
 
     /// Redis can't tell its newest id for the moment: it is asked again after so many ticks.
-    pub fn delay_clock(&mut self, ticks: u32) {
-        self.history.clock_told += 1;
-        self.history.clock_due = Some(self.now.after(ticks));
+    pub fn delay_clock(&mut self, wish: ClockWish, ticks: u32) {
+        self.history.clock.told += 1;
+        self.history.clock.due = Some((self.now.after(ticks), wish));
     }
 
-    /// The history of this Redis can't be read: from now on streams are live only.
+    /// The history of this Redis can't be read: streams are live only, until it can.
     pub fn give_history_up(&mut self) {
-        if self.history.rules.is_empty() {
+        self.history.clock.told += 1;
+        self.history.clock.due = Some((self.now.after(GIVEN_UP_TICKS), ClockWish::Newest));
+        if self.history.rules.is_empty() || std::mem::replace(&mut self.history.is_given_up, true) {
             return;
         }
-        let rules = HistoryRules::default();
-        let suspended = std::mem::take(&mut self.history.suspended);
-        let waiters = std::mem::take(&mut self.history.clock_waiters);
+        self.forget_history();
         let acknowledged = std::mem::take(&mut self.history.acknowledged);
-        self.history = History { position: Some(EventId::ZERO), ..History::new(rules) };
-        self.ready.extend(suspended.into_iter().chain(waiters));
+        self.history.repair = None;
+        self.history.position = Some(EventId::ZERO);
         for id in self.channels.ids() {
-            let Some(channel) = self.channels.get_mut(id) else { continue };
-            if let Some(recent) = channel.recent.take() {
-                self.ready.extend(recent.waiters);
-            }
+            self.forget_recent(id);
         }
         acknowledged.into_iter().for_each(|id| self.stand(id));
+        self.resume_suspended();
+    }
+
+    /// Redis told its newest id after all.
+    fn take_history_up(&mut self) {
+        if !std::mem::take(&mut self.history.is_given_up) {
+            return;
+        }
+        self.history.position = None;
+        for id in self.channels.ids() {
+            let Some(channel) = self.channels.get_mut(id) else { continue };
+            let is_kept = channel.users > 0 && self.history.keeps(channel.name());
+            if !is_kept || channel.recent.is_some() {
+                continue;
+            }
+            channel.recent = Some(Box::default());
+            self.history.channels += 1;
+            if channel.subscription == Subscription::Standing {
+                self.history.acknowledged.push(id);
+            }
+        }
     }
 
     /// Redis told its newest id: what it acknowledged before stands.
-    pub fn tell_clock(&mut self, clock: Clock) {
-        self.history.clock_told += 1;
-        self.history.clock_told_at = self.now;
+    pub fn tell_clock(&mut self, told: &Told<'_>) -> Findings {
+        self.history.clock.told += 1;
+        self.history.clock.told_at = self.now;
+        self.history.time_told = (told.now_ms, self.now_ms);
+        self.take_history_up();
+        let newest = told.clock.newest;
+        self.history.since = told.clock.since;
+        self.learn_marks(told);
+        let has_lost = self.history.position.is_some_and(|position| position > newest);
+        let unknown = self.settle_ahead(newest, told.is_first.then_some(told.now_ms));
+        if has_lost {
+            self.begin_anew(newest, told.now_ms);
+        }
         match &mut self.history.repair {
-            Some(repair) => repair.head = repair.head.max(clock.newest),
-            None => self.history.position = self.history.position.max(Some(clock.newest)),
+            Some(repair) => repair.tell(newest),
+            None => self.history.position = self.history.position.max(Some(newest)),
         }
         for id in std::mem::take(&mut self.history.acknowledged) {
-            if let Some(recent) = self.channels.recent_mut(id) {
-                recent.align(clock.newest);
-            }
-            self.stand(id);
-            self.wake_waiters(id);
+            self.align(id, newest);
         }
-        self.ready.extend(self.history.clock_waiters.drain(..));
+        if told.wish == ClockWish::WithEvictions {
+            self.settle_vanished(told.clock.expired(told.now_ms));
+        }
+        for id in std::mem::take(&mut self.history.clock_waiters) {
+            self.wake(id);
+        }
         self.begin_repair();
+        self.has_repair_turn = self.history.repair.is_some();
         if self.history.is_current() {
-            self.ready.extend(self.history.suspended.drain(..));
+            self.resume_suspended();
+        }
+        Findings {
+            has_lost: has_lost || told.is_first && unknown > 0,
+            forged: if told.is_first { 0 } else { unknown },
         }
     }
 
-    /// Redis has fewer events than streams have seen: it has lost some, and begun anew.
-    #[must_use]
-    pub fn is_ahead_of(&self, clock: Clock) -> bool {
-        self.history.position.is_some_and(|position| position > clock.newest)
+    /// Of events that were passed on ahead of the clock those up to `newest` are confirmed. Later
+    /// ones Redis has not: it never had them, or, if it is asked for the first time on a link, at
+    /// `lost_at_ms`, it may have lost them. Returns on how many channels there are such.
+    fn settle_ahead(&mut self, newest: EventId, lost_at_ms: Option<u64>) -> usize {
+        let mut channels = 0;
+        let mut last = EventId::ZERO;
+        for id in std::mem::take(&mut self.history.ahead) {
+            let Some(recent) = self.channels.recent_mut(id) else { continue };
+            recent.is_ahead = false;
+            if recent.passed <= newest {
+                continue;
+            }
+            channels += 1;
+            last = last.max(recent.passed);
+            recent.passed = newest;
+            self.history.cached_bytes -= recent.forget_after(newest);
+            if let Some(repair) = &mut self.history.repair {
+                repair.forget_after(id, newest);
+            }
+            let reason = match lost_at_ms {
+                Some(_) => ResetReason::LinkLost,
+                None => {
+                    self.note_forgery(id);
+                    ResetReason::UnknownId
+                }
+            };
+            if self.has_streams(id) {
+                // Its streams must not keep an id that is none; but what is held was not passed on.
+                let confirmed = self.history.repair.is_none();
+                self.reset_at(id, reason, confirmed.then_some(newest));
+            }
+        }
+        if let Some(lost_at_ms) = lost_at_ms.filter(|_| channels > 0) {
+            // Later ids than Redis' own time were never given.
+            let end = last.min(EventId { ms: lost_at_ms, seq: u64::MAX });
+            if end > newest {
+                self.history.lose_time(newest, end);
+            }
+        }
+        channels
+    }
+
+    /// Something looked like an event that is kept: for a while the channel's chain proves nothing.
+    fn note_forgery(&mut self, id: ChannelId) {
+        self.counters.forged.add(1);
+        let until = self.now.after(DISTRUST_TICKS);
+        if let Some(recent) = self.channels.recent_mut(id) {
+            recent.distrusted_until = Some(until);
+        }
     }
 
     /// Everything was lost with Redis: all streams are told, and begin anew with its newest id.
-    pub fn begin_anew(&mut self, clock: Clock) {
-        if let Some(position) = self.history.position.replace(clock.newest) {
-            self.history.lose_time(clock.newest, position);
+    fn begin_anew(&mut self, newest: EventId, now_ms: u64) {
+        if let Some(position) = self.history.position.replace(newest) {
+            let end = position.min(EventId { ms: now_ms, seq: u64::MAX }.max(newest));
+            self.history.lose_time(newest, end.max(newest));
         }
-        // One that is still to begin goes on, so that nobody is told of the lost link again.
-        let repair = self.history.repair.take_if(|repair| !repair.is_begun);
-        self.history.repair = repair.map(|Repair { is_settled, .. }| Repair {
-            head: clock.newest,
-            is_settled,
-            ..Repair::default()
-        });
-        let mut anew = Vec::new();
-        event_stream::encode_id(clock.newest.to_string().as_bytes(), &mut anew);
-        anew.push(b'\n');
-        let anew: Rc<[u8]> = anew.into();
         for id in self.channels.ids() {
-            if self.is_kept(id) && self.has_streams(id) {
-                self.reset(id, ResetReason::LinkLost);
+            let has_streams = self.has_streams(id);
+            let Some(recent) = self.channels.recent_mut(id) else { continue };
+            recent.passed = newest;
+            self.history.cached_bytes -= recent.forget_after(newest);
+            if has_streams {
                 // The ids of before may lie ahead of those to come.
-                self.publish(id, &anew);
+                self.reset_at(id, ResetReason::LinkLost, Some(newest));
             }
         }
+        if let Some(repair) = &mut self.history.repair {
+            repair.begin_anew();
+        }
+    }
+
+    /// What is published on a channel from now on arrives; everything before is history.
+    fn align(&mut self, id: ChannelId, newest: EventId) {
+        let position = self.history.position.unwrap_or_default();
+        let is_repaired = self.history.repair.as_ref().is_some_and(|repair| repair.is_begun());
+        let Some(recent) = self.channels.recent_mut(id) else { return };
+        self.history.cached_bytes -= recent.align(newest);
+        let from = recent.passed.max(position);
+        let stood = self.channels.get(id).is_some_and(|c| c.subscription == Subscription::Standing);
+        if is_repaired && stood && from < newest {
+            self.miss(id, from, newest);
+        }
+        self.stand(id);
+        // Those who need nothing that is history now.
+        self.wake_met(id, None);
     }
 
     /// Redis acknowledged the subscription of a channel whose events are kept.
     pub(super) fn await_clock(&mut self, id: ChannelId) {
         if let Some(recent) = self.channels.recent_mut(id) {
             // What arrived before belongs to a subscription that ended.
-            self.history.cached_bytes -= recent.begin();
+            self.history.cached_bytes -= recent.unalign();
         }
         self.history.acknowledged.push(id);
         // One that was asked for behind the subscription is still to be told.
-        self.history.wants_clock |= self.history.clock_asked == self.history.clock_told;
+        if self.history.clock.asked == self.history.clock.told {
+            self.history.wish_clock(ClockWish::Newest);
+        }
     }
 
-    /// Once in a tick: asks for the newest id from time to time, so that the position of quiet
-    /// streams moves on with those of others.
+    /// Once in a tick: asks for the newest id while events run ahead of it, and from time to time,
+    /// so that the position of quiet streams moves on with those of others.
     pub fn history_tick(&mut self) {
         while let Some((_, id)) = self.history.delayed.pop_due(self.now) {
-            let Some(recent) = self.channels.recent_mut(id) else {
-                continue;
-            };
-            if recent.reading == Reading::Delayed {
-                recent.reading = Reading::Listed;
-                self.history.reads.push_back(id);
+            if let Some(recent) = self.channels.recent_mut(id)
+                && recent.reading == Reading::Delayed
+            {
+                recent.reading = Reading::Idle;
+                self.list_reading(id);
             }
         }
-        if self.history.clock_due.take_if(|due| self.now.has_reached(*due)).is_some() {
-            self.history.wants_clock = true;
+        let due = self.history.clock.due.take_if(|(due, _)| self.now.has_reached(*due));
+        if let Some((_, wish)) = due {
+            self.history.wish_clock(wish);
         }
         let interval = CLOCK_READ_INTERVAL.as_millis() / TICK.as_millis();
-        let is_due = u128::from(self.now.since(self.history.clock_told_at)) >= interval;
-        let is_asked = self.history.clock_asked > self.history.clock_told;
-        if self.history.channels > 0 && self.link == LinkState::Up && is_due && !is_asked {
-            self.history.wants_clock = true;
+        let is_due = u128::from(self.now.since(self.history.clock.told_at)) >= interval;
+        let is_wanted = !self.history.ahead.is_empty() || is_due && self.history.channels > 0;
+        let is_asked = self.history.clock.asked > self.history.clock.told;
+        if is_wanted && self.link == LinkState::Up && !is_asked && self.history.clock.due.is_none()
+        {
+            self.history.wish_clock(ClockWish::Newest);
         }
-        if self.history.suspended.len() > 2 * self.connections.len() + 1024 {
-            let connections = &self.connections;
+        let now_ms = self.history.redis_time_ms(self.now_ms);
+        self.history.marks.tick(now_ms);
+        self.counters.mixed_channels.set(self.history.marks.len() as u64);
+        let waiting = 2 * self.connections.len() + 1024;
+        let connections = &self.connections;
+        if self.history.suspended.len() > waiting {
             self.history.suspended.retain(|id| connections.get(*id).is_some());
         }
-    }
-
-    /// Everything that was asked when the link came up has been answered: what was missed is to be
-    /// made up for.
-    pub fn repair(&mut self) {
-        if let Some(repair) = &mut self.history.repair {
-            repair.is_settled = true;
+        if self.history.line.len() > waiting {
+            self.history.line.retain(|id| connections.get(*id).is_some());
         }
-        self.begin_repair();
-    }
-
-    /// Reads back to where the last link was lost, once all channels stand.
-    fn begin_repair(&mut self) {
-        let Some(position) = self.history.position else { return };
-        let Some(repair) = &mut self.history.repair else { return };
-        if !repair.is_settled || !self.history.acknowledged.is_empty() {
-            return;
-        }
-        if std::mem::replace(&mut repair.is_begun, true) {
-            return;
-        }
-        for id in self.channels.ids() {
-            let Some(channel) = self.channels.get_mut(id) else { continue };
-            let (has_streams, stands) =
-                (channel.has_streams(), channel.subscription == Subscription::Standing);
-            let Some(recent) = &mut channel.recent else { continue };
-            if !has_streams || !stands {
-                continue;
-            }
-            recent.is_repaired = true;
-            if recent.reach(position) == Reach::Readable {
-                repair.missing.insert(id);
-                want(recent, id, &mut self.history.reads);
+        if self.now.since(self.history.looked_at) >= IDLE_TICKS {
+            self.history.looked_at = self.now;
+            self.drop_idle_pages(0);
+            for id in std::mem::take(&mut self.history.indexed) {
+                self.channels.recent_mut(id).into_iter().for_each(Recent::drop_index);
             }
         }
-        if repair.missing.is_empty() {
-            self.end_repair();
-        }
-    }
-
-    /// What was missed is here: it leaves, in the order in which it was published.
-    fn end_repair(&mut self) {
-        let Some(repair) = self.history.repair.take() else { return };
-        let Some(position) = self.history.position else { return };
-        let mut missed: Vec<(EventId, ChannelId, Rc<[u8]>)> = Vec::new();
-        let mut resets = Vec::new();
-        for id in self.channels.ids() {
-            let Some(channel) = self.channels.get_mut(id) else { continue };
-            let has_streams = channel.has_streams_left();
-            let Some(recent) = &mut channel.recent else { continue };
-            recent.is_repaired = false;
-            if !has_streams {
-                continue;
-            }
-            match recent.reach(position) {
-                Reach::Covered if recent.last_plain.is_some() => {
-                    resets.push((id, self.link_loss));
-                }
-                Reach::Covered => {}
-                Reach::Hole | Reach::Readable => resets.push((id, ResetReason::HistoryTrimmed)),
-                Reach::Unknown => {
-                    recent.has_gone_on_without = true;
-                    resets.push((id, ResetReason::LinkLost));
-                }
-            }
-            missed.extend(
-                recent
-                    .after(position)
-                    .filter(|event| !event.bytes.is_empty())
-                    .map(|event| (event.id, id, Rc::clone(&event.bytes))),
-            );
-        }
-        for (id, reason) in resets {
-            self.reset(id, reason);
-        }
-        missed.sort_unstable_by_key(|(event, ..)| *event);
-        self.counters.repaired.add(missed.len() as u64);
-        for (_, id, bytes) in missed {
-            self.publish(id, &bytes);
-        }
-        self.history.position = Some(position.max(repair.head));
-        self.ready.extend(self.history.suspended.drain(..));
-        self.bound_cache();
     }
 
     /// The link is lost: what is kept in memory does not lead up to what comes next.
     pub(super) fn lose_history(&mut self) {
-        let history = &mut self.history;
-        if history.position.is_some() {
-            let repair = history.repair.get_or_insert_default();
-            (repair.is_settled, repair.is_begun) = (false, false);
-            repair.missing.clear();
+        if self.history.position.is_some() && !self.history.is_given_up {
+            let repair = self.history.repair.get_or_insert_default();
+            repair.lose();
         }
-        history.acknowledged.clear();
-        history.reads.clear();
-        history.reads_asked = 0;
-        history.delayed = Deadlines::new(DELAYED_TICKS);
-        history.clock_told = history.clock_asked;
-        history.clock_due = None;
-        history.suspended.append(&mut history.clock_waiters);
+        self.history.acknowledged.clear();
+        self.forget_history();
+        self.history.clock.told = self.history.clock.asked;
+        self.history.clock.due = None;
+        self.history.clock.wish = None;
+        self.history.marks.lose();
         for id in self.channels.ids() {
             if let Some(recent) = self.channels.recent_mut(id) {
                 self.history.cached_bytes -= recent.lose(self.now);
             }
-            self.wake_waiters(id);
         }
         self.history.cached = VecDeque::new();
         debug_assert_eq!(self.history.cached_bytes, 0);
     }
 
-    /// Wants more of a channel's history.
-    pub(super) fn want(&mut self, id: ChannelId) {
-        if let Some(recent) = self.channels.recent_mut(id) {
-            want(recent, id, &mut self.history.reads);
+    /// Forgets what is asked of Redis; all who wait for it will look again, when there is a link.
+    fn forget_history(&mut self) {
+        let history = &mut self.history;
+        history.reads.clear();
+        history.delayed = Deadlines::new(DELAYED_TICKS);
+        (history.listed_bytes, history.asked_bytes) = (0, 0);
+        history.vanished.clear();
+        history.paged.clear();
+        history.suspended.append(&mut history.clock_waiters);
+        history.suspended.extend(history.line.drain(..));
+        for id in self.channels.ids() {
+            let Some(recent) = self.channels.recent_mut(id) else { continue };
+            let waiters = recent.take_met(|_| false);
+            self.history.suspended.extend(waiters.iter().map(|waiter| waiter.stream));
         }
     }
 
-    /// The next page that Redis is to be asked for.
-    pub fn next_read(&mut self, event_bytes_max: usize) -> Option<PageRead> {
-        while self.history.reads_asked < HISTORY_READS_MAX {
-            let id = self.history.reads.pop_front()?;
-            let Some(recent) = self.channels.recent_mut(id) else {
-                continue;
-            };
-            recent.reading = Reading::Idle;
-            let Some(newest) = recent.floor() else { continue };
-            let events = recent.next_page(event_bytes_max, self.now);
-            if events == 0 || self.history.cached_bytes > HISTORY_CACHE_BYTES_MAX {
-                recent.give_up();
-                self.after_reading(id);
-                continue;
-            }
-            recent.reading = Reading::Asked;
-            self.history.reads_asked += 1;
-            self.counters.history_reads.add(1);
-            return Some(PageRead { channel: id, newest, events });
-        }
-        None
-    }
-
-    /// A page that was asked for: events from the newest to the oldest. `expired`: see
-    /// [`Recent::extend`].
-    pub fn read_page(&mut self, read: PageRead, page: Vec<Kept>, expired: EventId) {
-        self.history.reads_asked = self.history.reads_asked.saturating_sub(1);
-        let id = read.channel;
-        let Some(recent) = self.channels.recent_mut(id) else {
-            return;
-        };
-        recent.reading = Reading::Idle;
-        self.history.cached.extend(std::iter::repeat_n(id, page.len()));
-        self.history.cached_bytes += recent.extend(page, read.events, expired);
-        self.after_reading(id);
-    }
-
-    /// A page can't be had: for the moment, or at all.
-    pub fn fail_page(&mut self, id: ChannelId, for_good: bool) {
-        self.history.reads_asked = self.history.reads_asked.saturating_sub(1);
-        let Some(recent) = self.channels.recent_mut(id) else {
-            return;
-        };
-        if for_good {
-            recent.reading = Reading::Idle;
-            recent.give_up();
-            self.after_reading(id);
-        } else {
-            recent.reading = Reading::Delayed;
-            self.history.delayed.push(self.now, id);
-        }
-    }
-
-    /// A channel's history reaches deeper, or can't.
-    fn after_reading(&mut self, id: ChannelId) {
-        self.wake_waiters(id);
-        let Some(recent) = self.channels.recent_mut(id) else {
-            return;
-        };
-        let (Some(position), Some(repair)) = (self.history.position, &mut self.history.repair)
-        else {
-            return self.bound_cache();
-        };
-        if !repair.missing.contains(&id) {
-            return;
-        }
-        if recent.reach(position) == Reach::Readable {
-            return want(recent, id, &mut self.history.reads);
-        }
-        repair.missing.remove(&id);
-        if repair.is_begun && repair.missing.is_empty() {
-            self.end_repair();
-        }
-    }
-
-    /// Lets the streams that wait for a channel look again.
-    pub(super) fn wake_waiters(&mut self, id: ChannelId) {
-        if let Some(recent) = self.channels.recent_mut(id) {
-            self.ready.extend(std::mem::take(&mut recent.waiters));
+    pub(super) fn resume_suspended(&mut self) {
+        for id in std::mem::take(&mut self.history.suspended) {
+            self.wake(id);
         }
     }
 
     /// Forgets the oldest events while more are kept in memory than should be, some at a time.
-    fn bound_cache(&mut self) {
+    pub(super) fn bound_cache(&mut self) {
         if self.history.cached.len() > self.history.cached_max {
             self.tidy_cached();
         }
@@ -543,13 +586,7 @@ impl Streams {
                 return;
             }
             let Some(id) = self.history.cached.pop_front() else { return };
-            let Some(recent) = self.channels.recent_mut(id) else {
-                continue;
-            };
-            if recent.is_needed() {
-                // Somebody waits for it, and will not for long.
-                self.history.cached.push_back(id);
-            } else {
+            if let Some(recent) = self.channels.recent_mut(id) {
                 self.history.cached_bytes -= recent.forget_oldest();
             }
         }
@@ -557,7 +594,7 @@ impl Streams {
 
     /// Takes out what was cached and is gone by now. O(n), paid for by as many as have come.
     fn tidy_cached(&mut self) {
-        let mut counted: HashMap<ChannelId, usize> = HashMap::new();
+        let mut counted: std::collections::HashMap<ChannelId, usize> = Default::default();
         let mut kept = VecDeque::new();
         for id in std::mem::take(&mut self.history.cached).into_iter().rev() {
             let count = counted.entry(id).or_default();
@@ -577,14 +614,16 @@ impl Streams {
             self.history.channels -= 1;
         }
     }
-}
 
-fn want(recent: &mut Recent, id: ChannelId, reads: &mut VecDeque<ChannelId>) {
-    if recent.reading == Reading::Idle {
-        recent.reading = Reading::Listed;
-        reads.push_back(id);
+    /// What is known of a channel's history, to be read.
+    pub(super) fn recent(&self, id: ChannelId) -> Option<&Recent> {
+        self.channels.get(id)?.recent.as_deref()
     }
 }
 
+#[cfg(test)]
+mod bounds;
+#[cfg(test)]
+mod scenarios;
 #[cfg(test)]
 mod tests;

@@ -136,6 +136,6 @@ fn cap_for(holdings: &[(usize, Turn)], excess: usize) -> usize {
 
 fn encoded_reset(name: &[u8]) -> Rc<[u8]> {
     let mut encoded = Vec::new();
-    event_stream::encode_reset(ResetReason::Overload, &[name], &mut encoded);
+    event_stream::encode_reset(ResetReason::Overload, &[name], None, &mut encoded);
     Rc::from(encoded)
 }

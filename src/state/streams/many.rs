@@ -9,8 +9,9 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use super::{Streams, index, shrink};
+use super::{LOOKS_PER_SEND, Streams, index, shrink};
 use crate::bytes::event_stream::{self, ResetReason};
+use crate::bytes::history::EventId;
 use crate::ground::ids::{ChannelId, ConnectionId, MultiId};
 use crate::ground::limits::COALESCED_WRITE_BYTES_MAX;
 use crate::state::channels::{Channels, Kind, waiting_bytes};
@@ -40,6 +41,8 @@ pub(super) struct Multi {
     fd: RawFd,
     /// Arrivals up to this one were before its time.
     since: u64,
+    /// Some of its channels are kept: ids of the others mean nothing to it.
+    has_kept: bool,
     /// The pass that served it last.
     stamp: u32,
     pub(super) sent_at: Tick,
@@ -59,7 +62,11 @@ pub(super) struct Arrival {
     number: u64,
     pub(super) channel: ChannelId,
     pub(super) bytes: Rc<[u8]>,
+    /// The same without the publisher's id, if it has one.
+    anonymous: Option<Rc<[u8]>>,
     pub(super) kind: Kind,
+    /// Of an event of the server's own.
+    id: Option<EventId>,
 }
 
 /// One run over the streams that a range of arrivals concerns.
@@ -77,14 +84,19 @@ struct LanePass {
     gaps: Vec<ChannelId>,
 }
 
-/// Members looked at for the price of one send, when they were served already.
-const LOOKS_PER_SEND: usize = 16;
-
 impl Lane {
-    pub(super) fn push(&mut self, channel: ChannelId, bytes: Rc<[u8]>, kind: Kind) {
+    pub(super) fn push(
+        &mut self,
+        channel: ChannelId,
+        bytes: Rc<[u8]>,
+        anonymous: Option<Rc<[u8]>>,
+        kind: Kind,
+        id: Option<EventId>,
+    ) {
         self.newest += 1;
         self.bytes += waiting_bytes(1, bytes.len());
-        self.arrivals.push_back(Arrival { number: self.newest, channel, bytes, kind });
+        let number = self.newest;
+        self.arrivals.push_back(Arrival { number, channel, bytes, anonymous, kind, id });
     }
 
     /// Puts an event of the server's own where an arrival was dropped.
@@ -96,7 +108,8 @@ impl Lane {
         kind: Kind,
     ) {
         self.bytes += waiting_bytes(1, bytes.len());
-        self.arrivals.push_front(Arrival { number: dropped.number, channel, bytes, kind });
+        let (number, anonymous, id) = (dropped.number, None, None);
+        self.arrivals.push_front(Arrival { number, channel, bytes, anonymous, kind, id });
     }
 
     /// The channels of a stream.
@@ -186,7 +199,8 @@ impl LanePass {
         let mut pieces = Vec::with_capacity(mine.len());
         for (place, arrival) in mine.iter().enumerate() {
             let Kind::Reset(reason) = arrival.kind else {
-                pieces.push((Rc::clone(&arrival.bytes), 0));
+                let anonymous = arrival.anonymous.as_ref().filter(|_| multi.has_kept);
+                pieces.push((Rc::clone(anonymous.unwrap_or(&arrival.bytes)), 0));
                 continue;
             };
             let is_reset = |other: &&&Arrival| matches!(other.kind, Kind::Reset(_));
@@ -205,11 +219,13 @@ impl LanePass {
 
 impl Streams {
     pub(super) fn join_many(&mut self, id: ConnectionId, channels: Vec<ChannelId>) {
+        let has_kept = channels.iter().any(|channel| self.is_kept(*channel));
         let Some(connection) = self.connections.get_mut(id) else { return };
         let multi = MultiId(self.lane.streams.insert(Multi {
             slot: id.slot,
             fd: connection.fd,
             since: self.lane.newest,
+            has_kept,
             stamp: self.lane.stamp,
             sent_at: self.now,
             seats: Box::default(),
@@ -357,6 +373,7 @@ fn merged_reset<'a>(
     if let [only] = same.as_slice() {
         return Rc::clone(&only.bytes);
     }
+    let id = mine.iter().rev().find_map(|arrival| arrival.id).map(|id| id.to_string());
     let mut names: Vec<&[u8]> = Vec::new();
     for arrival in same {
         let name = name(arrival.channel);
@@ -365,6 +382,7 @@ fn merged_reset<'a>(
         }
     }
     let mut encoded = Vec::new();
-    event_stream::encode_reset(reason, &names, &mut encoded);
+    let id = id.as_ref().map(|id| id.as_bytes());
+    event_stream::encode_reset(reason, &names, id, &mut encoded);
     Rc::from(encoded)
 }

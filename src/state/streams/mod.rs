@@ -2,15 +2,20 @@
 //!
 //! This file holds the life of a connection; [`subscriptions`] what Redis is asked for, [`fanout`]
 //! the way of an event to the streams of one channel, [`many`] to streams of several, [`intake`]
-//! the bound on what waits, [`heartbeat`] the comments on silent streams, [`history`] what is kept,
-//! [`catch_up`] the way of a stream that comes back.
+//! the bound on what waits, [`heartbeat`] the signs of life on silent streams, [`history`] what is
+//! kept, [`reading`] how it is read, [`catch_up`] the way of a stream that comes back, [`repair`]
+//! that of all others after a lost link, [`marks`] what is published beside what is kept.
 
 mod catch_up;
+mod clock;
 mod fanout;
 mod heartbeat;
 mod history;
 mod intake;
 mod many;
+mod marks;
+mod reading;
+mod repair;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -24,15 +29,17 @@ use crate::bytes::event_stream::{self, ResetReason};
 use crate::ground::config::HistoryRules;
 use crate::ground::ids::{ChannelId, ConnectionId};
 use crate::state::backlog::Backlog;
-pub use crate::state::catch_up::Start;
+use crate::state::catch_up::{CatchUp, Start};
 use crate::state::channels::{Channels, Subscription};
 use crate::state::connections::{Connection, Connections, HeadBuffer, Opening, Rare, State};
 use crate::state::counters::{CloseReason, Counters};
 use crate::state::deadlines::{Deadlines, Tick};
 use crate::state::sockets::{Broken, Cold, Outcome, Sockets, Subscriber};
+pub use clock::{ClockWish, DELAYED_TICKS, Findings, Told};
 use history::History;
-pub use history::{DELAYED_TICKS, PageRead};
 use many::Lane;
+use marks::Marks;
+pub use reading::ReadEnd;
 
 /// The bounds that streams obey; each an option of the command line.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +69,7 @@ pub struct Streams {
     /// Streams whose last subscription was acknowledged, to be opened.
     ready: VecDeque<ConnectionId>,
     /// Streams that wait for a channel's acknowledgement.
-    waiters: HashMap<ChannelId, Vec<ConnectionId>>,
+    waiters: HashMap<ChannelId, Vec<(ConnectionId, u32)>>,
     /// Channels to be asked of Redis.
     ask: VecDeque<ChannelId>,
     /// Channels that Redis refused, to be asked again.
@@ -72,6 +79,10 @@ pub struct Streams {
     /// What streams that missed something are told: why the link was lost last.
     link_loss: ResetReason,
     history: History,
+    /// What was missed can be passed on.
+    has_repair_turn: bool,
+    /// An event did not arrive that Redis keeps.
+    has_gap: bool,
     /// Bytes taken in and not yet fanned out; an event that waits both for single streams and for
     /// streams of several channels counts twice.
     intake_bytes: usize,
@@ -107,12 +118,22 @@ enum Turn {
 /// Ticks after which a channel that Redis refused is asked again.
 const REFUSED_TICKS: u32 = 20;
 
+/// Streams that come back have this part of a slice, where there are live events too.
+const READY_SHARE: usize = 4;
+
+/// Bytes of a long write that cost as much as another send.
+const BYTES_PER_SEND: usize = 4096;
+
+/// Events that can be looked at for the price of one send.
+const LOOKS_PER_SEND: usize = 16;
+
 impl Streams {
     #[must_use]
     pub fn new(
         limits: StreamLimits,
         strip_prefix: &[u8],
         history: HistoryRules,
+        history_ttl_ms: u64,
         counters: Arc<Counters>,
     ) -> Self {
         Self {
@@ -131,7 +152,9 @@ impl Streams {
             lingering: Deadlines::new(limits.linger_ticks),
             link: LinkState::Coming,
             link_loss: ResetReason::LinkLost,
-            history: History::new(history),
+            history: History::new(history, Marks::new(history_ttl_ms)),
+            has_repair_turn: false,
+            has_gap: false,
             intake_bytes: 0,
             trimmed_bytes: 0,
             now: Tick::default(),
@@ -234,9 +257,9 @@ impl Streams {
         }
     }
 
-    /// Makes the connection a stream of `channels`, which are not empty and not repeated. `answer`,
-    /// the response head and first fields, leaves as soon as all subscriptions stand; at once if
-    /// the link is down. The first id follows it.
+    /// Makes the connection a stream of `channels`, which are not empty and not repeated. `head`,
+    /// the response head, leaves as soon as all subscriptions stand; at once if the link is down.
+    /// The first block follows it, with the reconnection time and an id.
     ///
     /// True if the stream has to wait, so that the caller sets its deadline.
     pub fn request(
@@ -244,7 +267,8 @@ impl Streams {
         id: ConnectionId,
         channels: &[&[u8]],
         start: Start,
-        mut answer: Vec<u8>,
+        head: Vec<u8>,
+        retry_ms: u64,
         sockets: &mut impl Sockets,
     ) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return false };
@@ -252,13 +276,14 @@ impl Streams {
         connection.state = State::Opening;
         let channels: Vec<_> = channels.iter().map(|name| self.hold(name)).collect();
         if channels.iter().any(|channel| self.is_kept(*channel)) {
-            return self.begin_catch_up(id, channels, start, answer, sockets);
+            let catch_up = CatchUp::new(channels, start, head, retry_ms);
+            return self.begin_catch_up(id, catch_up, sockets);
         }
-        event_stream::encode_id(event_stream::FIRST_EVENT_ID, &mut answer);
-        answer.push(b'\n');
-        if matches!(start, Start::After(_) | Start::Unknown) {
+        let mut answer = head;
+        event_stream::encode_open(retry_ms, Some(event_stream::FIRST_EVENT_ID), &mut answer);
+        if start.returns() {
             let names: Vec<&[u8]> = channels.iter().map(|id| self.public_name(*id)).collect();
-            event_stream::encode_reset(ResetReason::NoHistory, &names, &mut answer);
+            event_stream::encode_reset(ResetReason::NoHistory, &names, None, &mut answer);
             self.counters.resets.add(1);
         }
         let standing = |id: &ChannelId| {
@@ -270,7 +295,7 @@ impl Streams {
         self.connections.set_rare(id.slot, Rare::Opening(Box::new(opening)));
         if wait {
             for channel in missing {
-                self.waiters.entry(channel).or_default().push(id);
+                self.waiters.entry(channel).or_default().push((id, 0));
             }
         } else {
             self.open(id, sockets);
@@ -298,10 +323,15 @@ impl Streams {
 
     /// Sends bytes of the server's own on a stream, behind whatever is queued there.
     pub fn send_own(&mut self, id: ConnectionId, bytes: &[u8], sockets: &mut impl Sockets) {
-        let Some(connection) = self.connections.get(id) else { return };
+        let Some(connection) = self.connections.get(id).filter(|_| !bytes.is_empty()) else {
+            return;
+        };
         let fd = connection.fd;
         if let Some(backlog) = self.connections.backlog_mut(id.slot) {
             backlog.push(Rc::from(bytes), 0);
+            if backlog.behind() > self.limits.max_pending_bytes {
+                self.close(id, CloseReason::SlowConsumer, sockets);
+            }
             return;
         }
         match sockets.send(fd, bytes) {
@@ -348,7 +378,10 @@ impl Streams {
             State::Opening | State::CatchingUp => {
                 let channels = match self.connections.take_rare(id.slot) {
                     Rare::Opening(opening) => opening.channels,
-                    Rare::CatchUp(catch_up) => catch_up.channels,
+                    Rare::CatchUp(mut catch_up) => {
+                        self.release_pages(&mut catch_up);
+                        catch_up.places.iter().map(|place| place.channel).collect()
+                    }
                     _ => Vec::new(),
                 };
                 channels.into_iter().for_each(|channel| self.release(channel));
@@ -370,34 +403,46 @@ impl Streams {
     /// Sends what is due, at most about `budget` sends. True while there is more to do.
     pub fn slice(&mut self, budget: usize, sockets: &mut impl Sockets) -> bool {
         let mut used = 0;
-        while used < budget
-            && let Some(id) = self.ready.pop_front()
-        {
-            match self.connections.get(id).map(|c| c.state) {
-                Some(State::CatchingUp) => self.catch_up(id, sockets),
-                _ => self.open(id, sockets),
-            }
-            used += 1;
-        }
         while let Some((due, turn)) = self.merging.front().copied()
             && due <= self.now_ms
         {
             self.merging.pop_front();
             self.turns.push_back(turn);
         }
-        while used < budget
+        if self.has_repair_turn {
+            let (passed, more) = self.repair_turn(budget);
+            used += passed.div_ceil(LOOKS_PER_SEND);
+            self.has_repair_turn = more;
+        }
+        // Live events and streams that come back leave each other a share.
+        let share = if self.ready.is_empty() { 0 } else { budget / READY_SHARE };
+        while used + share < budget
             && let Some(turn) = self.turns.pop_front()
         {
             let (sends, more) = match turn {
-                Turn::Channel(channel) => self.channel_turn(channel, budget - used, sockets),
-                Turn::Many => self.many_turn(budget - used, sockets),
+                Turn::Channel(channel) => {
+                    self.channel_turn(channel, budget - share - used, sockets)
+                }
+                Turn::Many => self.many_turn(budget - share - used, sockets),
             };
             used += sends.max(1);
             if more {
                 self.turns.push_back(turn);
             }
         }
-        !self.turns.is_empty() || !self.ready.is_empty()
+        while used < budget
+            && let Some(id) = self.ready.pop_front()
+        {
+            let bytes = match self.connections.get(id).map(|c| c.state) {
+                Some(State::CatchingUp) => self.catch_up(id, sockets),
+                _ => {
+                    self.open(id, sockets);
+                    0
+                }
+            };
+            used += 1 + bytes / BYTES_PER_SEND;
+        }
+        !self.turns.is_empty() || !self.ready.is_empty() || self.has_repair_turn
     }
 
     /// When the next channel stops waiting for more to merge, in milliseconds since the start.
@@ -459,8 +504,7 @@ impl Streams {
     fn end_backlog(&mut self, id: ConnectionId) {
         if let Some(catch_up) = self.connections.catch_up_mut(id) {
             catch_up.unsent = None;
-            self.ready.push_back(id);
-            return;
+            return self.wake(id);
         }
         self.connections.take_rare(id.slot);
         self.mark_rare(id.slot, false);

@@ -12,7 +12,7 @@ impl Streams {
     pub fn hold(&mut self, name: &[u8]) -> ChannelId {
         let id = self.channels.find_or_insert(name, self.now);
         if let Some(channel) = self.channels.get_mut(id) {
-            if channel.users == 0 && channel.recent.is_none() && self.history.keeps(name) {
+            if channel.recent.is_none() && channel.users == 0 && self.history.keeps(name) {
                 channel.recent = Some(Box::default());
                 self.history.channels += 1;
             }
@@ -53,7 +53,9 @@ impl Streams {
         let count = self.ask.len().min(max);
         let ids: Vec<ChannelId> = self.ask.drain(..count).collect();
         // Where events are kept, a subscription stands once the newest id is known.
-        self.history.wants_clock |= ids.iter().any(|id| self.is_kept(*id));
+        if ids.iter().any(|id| self.is_kept(*id)) {
+            self.history.wish_clock(super::ClockWish::Newest);
+        }
         ids
     }
 
@@ -99,25 +101,37 @@ impl Streams {
             return;
         }
         channel.subscription = Subscription::Standing;
+        let is_begun = self.history.repair.as_ref().is_none_or(|repair| repair.is_begun());
+        let mut has_lapsed = false;
         if let Some(recent) = &mut channel.recent
             && std::mem::take(&mut recent.has_gone_on_without)
         {
-            recent.last_plain = self.history.position;
+            // Its streams have had later events of others: they are told, and get none of before.
+            has_lapsed = true;
+            recent.passed = recent.passed.max(recent.floor().unwrap_or_default());
+            recent.lapsed = recent.floor().max(self.history.position);
         }
         self.counters.subscriptions.add(1);
         // What was missed of kept events is made up for.
-        if channel.has_streams() && (channel.recent.is_none() || self.history.repair.is_none()) {
+        if channel.has_streams() && (channel.recent.is_none() || is_begun || has_lapsed) {
             self.reset(id, self.link_loss);
         }
-        for waiter in self.waiters.remove(&id).unwrap_or_default() {
-            let Some(opening) = self.connections.opening_mut(waiter) else {
-                self.ready.push_back(waiter);
-                continue;
-            };
-            opening.missing = opening.missing.saturating_sub(1);
-            if opening.missing == 0 {
-                self.ready.push_back(waiter);
+        for (waiter, ticket) in self.waiters.remove(&id).unwrap_or_default() {
+            if let Some(opening) = self.connections.opening_mut(waiter) {
+                opening.missing = opening.missing.saturating_sub(1);
+                if opening.missing == 0 {
+                    self.ready.push_back(waiter);
+                }
+            } else {
+                self.wake_waiter(waiter, ticket);
             }
+        }
+    }
+
+    /// Something has come that a stream which catches up waits for.
+    fn wake_waiter(&mut self, id: ConnectionId, ticket: u32) {
+        if self.connections.catch_up_mut(id).is_some_and(|catch_up| catch_up.arrived(ticket)) {
+            self.wake(id);
         }
     }
 
@@ -125,19 +139,15 @@ impl Streams {
     /// before that, by its deadline.
     pub fn refuse(&mut self, id: ChannelId) {
         // Who waits for it alone opens by its deadline; who waits for history does without.
-        let waiters = self.waiters.remove(&id).unwrap_or_default();
-        let connections = &self.connections;
-        let catches_up = |waiter: &ConnectionId| {
-            connections.get(*waiter).is_some_and(|c| c.state == State::CatchingUp)
-        };
-        self.ready.extend(waiters.into_iter().filter(catches_up));
+        for (waiter, ticket) in self.waiters.remove(&id).unwrap_or_default() {
+            self.wake_waiter(waiter, ticket);
+        }
         if let Some(channel) = self.channels.get_mut(id) {
             channel.subscription = Subscription::Refused;
             if let Some(recent) = &mut channel.recent {
                 recent.has_gone_on_without = true;
             }
         }
-        self.wake_waiters(id);
         self.refused.push(self.now, id);
     }
 
@@ -165,17 +175,28 @@ impl Streams {
         if self.link == LinkState::Up {
             self.link_loss = loss;
         }
+        let passes_on = self.link == LinkState::Up && self.history.is_current();
         self.link = LinkState::Down;
         self.ask.clear();
         self.refused = Deadlines::new(REFUSED_TICKS);
         self.counters.subscriptions.set(0);
         for id in self.channels.ids() {
             if let Some(channel) = self.channels.get_mut(id) {
+                let stood = channel.subscription == Subscription::Standing;
                 channel.subscription = Subscription::Idle;
+                let has_streams = channel.has_streams();
+                if let Some(recent) = &mut channel.recent {
+                    recent.has_gone_on_without |= passes_on && has_streams && !stood;
+                }
             }
         }
         self.lose_history();
-        self.ready.extend(std::mem::take(&mut self.waiters).into_values().flatten());
+        for (waiter, _) in std::mem::take(&mut self.waiters).into_values().flatten() {
+            match self.connections.get(waiter).map(|c| c.state) {
+                Some(State::CatchingUp) => self.wake(waiter),
+                _ => self.ready.push_back(waiter),
+            }
+        }
     }
 
     /// Subscriptions that ended by lapse of time: names to be unsubscribed. Their channels are
@@ -201,7 +222,10 @@ impl Streams {
             if channel.users > 0 || channel.linger_until != deadline || channel.name().is_empty() {
                 continue;
             }
-            let is_read = channel.recent.as_ref().is_some_and(|recent| recent.is_read());
+            let is_read = channel
+                .recent
+                .as_ref()
+                .is_some_and(|recent| recent.is_read() || recent.floor().is_none());
             let is_asked =
                 matches!(channel.subscription, Subscription::Asked | Subscription::Refused);
             if is_asked || is_read {

@@ -9,7 +9,7 @@ use crate::bytes::event_stream::{HEARTBEAT, ResetReason};
 use crate::state::sockets::memory::MemorySockets;
 
 /// What a stream begins with.
-const HEAD: &str = "head\nid: live\n\n";
+const HEAD: &str = "head\nretry: 7\nevent: stream-open\ndata:\nid: live\n\n";
 
 const LIMITS: StreamLimits = StreamLimits {
     max_pending_bytes: 1 << 20,
@@ -29,7 +29,7 @@ struct World {
 
 impl World {
     fn new(limits: StreamLimits) -> Self {
-        let mut streams = Streams::new(limits, b"", HistoryRules::default(), Arc::default());
+        let mut streams = Streams::new(limits, b"", HistoryRules::default(), 1, Arc::default());
         streams.link_up();
         let sockets = MemorySockets::default();
         Self { streams, sockets, next_fd: 10, expected: HashMap::new() }
@@ -41,7 +41,7 @@ impl World {
         let id = self.streams.add(fd);
         let names: Vec<String> = channels.iter().map(|n| format!("c{n}")).collect();
         let names: Vec<&[u8]> = names.iter().map(|n| n.as_bytes()).collect();
-        self.streams.request(id, &names, Start::Now, b"head\n".to_vec(), &mut self.sockets);
+        self.streams.request(id, &names, Start::Now, b"head\n".to_vec(), 7, &mut self.sockets);
         self.expected.insert(id, (fd, channels.to_vec(), HEAD.to_owned()));
         id
     }
@@ -229,7 +229,7 @@ fn streams_are_told_why_the_link_was_lost_that_stood_last() {
 #[test]
 fn streams_of_the_first_moment_wait_for_the_link() {
     let mut world = World::new(LIMITS);
-    world.streams = Streams::new(LIMITS, b"", HistoryRules::default(), Arc::default());
+    world.streams = Streams::new(LIMITS, b"", HistoryRules::default(), 1, Arc::default());
     let id = world.request(&[0]);
     assert_eq!(world.text(id), "");
     world.streams.link_up();
@@ -237,7 +237,7 @@ fn streams_of_the_first_moment_wait_for_the_link() {
     world.settle();
     assert_eq!(world.text(id), HEAD, "and nothing was missed, so no reset");
 
-    world.streams = Streams::new(LIMITS, b"", HistoryRules::default(), Arc::default());
+    world.streams = Streams::new(LIMITS, b"", HistoryRules::default(), 1, Arc::default());
     let id = world.request(&[0]);
     world.streams.link_down(ResetReason::LinkLost);
     world.open_ready();
@@ -326,7 +326,7 @@ fn a_refused_channel_is_asked_once_at_a_time_however_often_the_link_is_lost() {
 #[test]
 fn channels_that_are_always_subscribed_are_asked_for_first() {
     let mut world = World::new(LIMITS);
-    world.streams = Streams::new(LIMITS, b"", HistoryRules::default(), Arc::default());
+    world.streams = Streams::new(LIMITS, b"", HistoryRules::default(), 1, Arc::default());
     let ahead = world.streams.hold(b"events_channel");
     for n in 0..500 {
         world.request(&[n]);

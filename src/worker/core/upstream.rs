@@ -9,13 +9,13 @@ use super::Core;
 use super::PANIC_CHANNEL;
 use crate::bytes::event_stream::{self, ResetReason};
 use crate::bytes::format::{self, Decoded};
-use crate::bytes::history::{Clock, Envelope, EventId};
-use crate::bytes::resp::Value;
+use crate::bytes::history::{Clock, Envelope, EventId, Newest, Page, PageEnd, PageEntry};
 use crate::ground::ids::ChannelId;
 use crate::ground::limits::READ_BUFFER_BYTES;
 use crate::io::link::{LinkError, Protocol, Upstream};
-use crate::state::recent::Kept;
-use crate::state::streams::{DELAYED_TICKS, PageRead};
+use crate::state::history_page::PageDraft;
+use crate::state::recent::{HistoryRead, Kept};
+use crate::state::streams::{ClockWish, DELAYED_TICKS, ReadEnd, Told};
 use crate::sys::clock;
 
 impl Upstream for Core {
@@ -24,7 +24,6 @@ impl Upstream for Core {
         self.clock_missed_at = None;
         self.clock_was_started = false;
         self.clock_to_start = None;
-        self.has_gap = false;
         self.clock_was_told = false;
         if protocol == Protocol::Resp2 {
             self.streams.give_history_up();
@@ -98,29 +97,22 @@ impl Upstream for Core {
             && self.streams.is_kept(id)
         {
             let kept = self.keep(id, envelope);
-            self.has_gap |= !self.streams.publish_kept(id, kept);
-            return;
+            return self.streams.publish_kept(id, kept);
         }
         let payload = envelope.as_ref().map_or(payload, |envelope| envelope.payload);
         if payload.len() > self.config.max_event_bytes {
             return self.skip_oversize(channel);
         }
         let Some(decoded) = self.decode(channel, payload) else { return };
-        let target = match &decoded.channel {
-            None => id,
-            Some(inner) if self.config.strip_prefix.is_empty() => self.streams.find(inner),
-            Some(inner) => {
-                let name = [&*self.config.strip_prefix, inner].concat();
-                self.streams.find(&name)
-            }
-        };
-        let Some(target) = target else { return };
+        let inner = decoded.channel.map(|inner| [&*self.config.strip_prefix, &*inner].concat());
+        let name = inner.as_deref().unwrap_or(channel);
+        self.note_plain(name);
+        let Some(target) = self.streams.find(name) else { return };
         let mut event = decoded.event;
         if let Some(envelope) = &envelope {
             named(&mut event, envelope);
         }
         if self.streams.is_kept(target) {
-            self.note_plain(target);
             event.id = None;
         }
         if self.streams.has_streams(target) {
@@ -128,12 +120,21 @@ impl Upstream for Core {
         }
     }
 
-    fn oversize(&mut self, channel: &[u8]) {
+    fn oversize(&mut self, channel: &[u8], start: &[u8]) {
         self.counters.received.add(1);
-        if let Some(id) = self.streams.find(channel) {
-            self.streams.note_skipped(id);
+        let envelope = Envelope::parse_start(start);
+        match (envelope, self.streams.find(channel)) {
+            (Some(envelope), Some(id)) if self.streams.is_kept(id) => {
+                self.tell_oversize(channel);
+                let bytes = self.oversize_reset(id, envelope.id).into();
+                let Envelope { id: event, previous, is_chained, .. } = envelope;
+                self.streams.publish_kept(id, Kept { id: event, previous, is_chained, bytes });
+            }
+            _ => {
+                self.note_plain(channel);
+                self.skip_oversize(channel);
+            }
         }
-        self.skip_oversize(channel);
     }
 
     fn subscribed(&mut self, channel: &[u8]) {
@@ -155,14 +156,20 @@ impl Upstream for Core {
         self.streams.repair();
     }
 
-    fn clock(&mut self, clock: Option<Clock>, now_ms: u64) {
+    fn clock(
+        &mut self,
+        clock: Option<Clock>,
+        now_ms: u64,
+        plain: &[(EventId, &[u8])],
+        wish: ClockWish,
+    ) {
         let clock = match clock {
             Some(clock) => clock,
-            None if self.leaves_clock_to_others() => return self.streams.delay_clock(1),
+            None if self.leaves_clock_to_others() => return self.streams.delay_clock(wish, 1),
             None if !self.clock_was_started => {
                 self.clock_was_started = true;
                 self.clock_to_start = Some(now_ms);
-                return self.streams.repeat_clock();
+                return self.streams.repeat_clock(wish);
             }
             // We may not write it, and nothing was ever kept: what will be comes later than now.
             None => {
@@ -171,46 +178,78 @@ impl Upstream for Core {
             }
         };
         let is_first = !std::mem::replace(&mut self.clock_was_told, true);
-        if self.streams.is_ahead_of(clock) {
-            if is_first {
-                let worker = self.id;
-                warn!(%worker, "Redis has lost events that were kept: streams begin anew");
-                self.streams.begin_anew(clock);
-            } else if let Some(suppressed) = self.history_line.permit(clock::now()) {
-                warn!(worker = %self.id, suppressed,
-                    "events arrive that Redis does not keep: are they published in another \
-                    database than that of --redis?");
+        let found = self.streams.tell_clock(&Told { clock, now_ms, plain, wish, is_first });
+        if found.has_lost {
+            warn!(worker = %self.id, "Redis has lost events that were kept: streams begin anew");
+        }
+        if found.forged > 0
+            && let Some(suppressed) = self.forged_line.permit(clock::now())
+        {
+            let channels = found.forged;
+            warn!(worker = %self.id, channels, suppressed,
+                "events arrived that Redis did not keep: is a publisher in another database than \
+                that of --redis, or does it forge them?");
+        }
+    }
+
+    fn clock_refused(&mut self, wish: ClockWish, error: &[u8]) {
+        self.tell_refused(error);
+        if passes(error) {
+            self.streams.delay_clock(wish, DELAYED_TICKS);
+        } else {
+            self.streams.give_history_up();
+        }
+    }
+
+    fn page(&mut self, read: HistoryRead, page: &Page<'_>) {
+        let mut draft = PageDraft::default();
+        for entry in &page.entries {
+            // An id that does not rise is none that Redis gave.
+            if draft.last().is_some_and(|last| entry.id() <= last) {
+                continue;
             }
+            let previous = self.encode_entry(read.channel, entry, &mut draft.bytes);
+            draft.end_event(entry.id(), previous);
         }
-        self.streams.tell_clock(clock);
+        let end = match page.end {
+            PageEnd::End => ReadEnd::End { oldest: page.oldest },
+            PageEnd::More => ReadEnd::More,
+            PageEnd::Big { bytes } => ReadEnd::Big { bytes },
+        };
+        self.streams.take_page(read, end, draft);
     }
 
-    fn page(&mut self, read: PageRead, entries: &[Value<'_>]) {
-        let mut page = Vec::with_capacity(entries.len());
-        for entry in entries {
-            // What is no event of ours ends what can be told of the channel.
-            let Some(envelope) = Envelope::from_entry(entry) else { break };
-            page.push(self.keep(read.channel, &envelope));
-        }
-        self.streams.read_page(read, page, read.newest);
+    fn index(&mut self, read: HistoryRead, newest: Option<Newest>) {
+        self.streams.take_index(read, newest.map(|newest| (newest.previous, newest.ids)));
     }
 
-    fn empty_page(&mut self, read: PageRead, clock: Option<Clock>, now_ms: u64) {
-        // Without a clock nothing is known of what was forgotten.
-        let expired = clock.map_or(read.newest, |clock| clock.expired(now_ms));
-        self.streams.read_page(read, Vec::new(), expired);
+    fn read_refused(&mut self, read: HistoryRead, error: &[u8]) {
+        self.tell_refused(error);
+        self.streams.fail_read(read, !passes(error));
     }
 
-    fn history_refused(&mut self, read: Option<PageRead>, error: &[u8]) {
-        let passes = passes(error);
-        if let Some(suppressed) = self.history_line.permit(clock::now()) {
+    fn newest(&mut self, channels: &[ChannelId], newest: Vec<Option<Newest>>) {
+        let newest = newest
+            .into_iter()
+            .map(|newest| newest.and_then(|newest| Some((newest.previous, *newest.ids.first()?))));
+        let newest: Vec<_> = channels.iter().copied().zip(newest).collect();
+        self.streams.take_newest(&newest);
+    }
+
+    fn newest_refused(&mut self, channels: Vec<ChannelId>, error: &[u8]) {
+        self.tell_refused(error);
+        self.streams.fail_newest(channels, !passes(error));
+    }
+
+    fn mark_answered(&mut self, error: Option<&[u8]>) {
+        self.streams.mark_answered();
+        if let Some(error) = error
+            && let Some(suppressed) = self.mark_line.permit(clock::now())
+        {
             let error = String::from_utf8_lossy(error);
-            warn!(worker = %self.id, suppressed, "Redis does not tell its history: {error}");
-        }
-        match read {
-            Some(read) => self.streams.fail_page(read.channel, !passes),
-            None if passes => self.streams.delay_clock(DELAYED_TICKS),
-            None => self.streams.give_history_up(),
+            warn!(worker = %self.id, suppressed,
+                "Redis does not note that a channel has events without history, so other servers \
+                do not tell streams that come back over them: {error}");
         }
     }
 
@@ -252,7 +291,12 @@ impl Core {
     fn deliver(&mut self, channel: ChannelId, event: &event_stream::Event<'_>) {
         self.encoded.clear();
         event_stream::encode(event, &mut self.encoded);
-        self.streams.publish(channel, &Rc::from(self.encoded.as_slice()));
+        let bytes = Rc::from(self.encoded.as_slice());
+        if event.id.is_some() {
+            self.streams.publish_with_id(channel, &bytes);
+        } else {
+            self.streams.publish(channel, &bytes);
+        }
         if self.encoded.capacity() > READ_BUFFER_BYTES {
             self.encoded = Vec::new();
         }
@@ -279,42 +323,87 @@ impl Core {
         }
     }
 
-    /// An event that is kept, as its streams get it: under its own id. One that is too large is a
-    /// reset, one that can't be read is nothing.
+    /// An event that is kept, as its streams get it.
     fn keep(&mut self, id: ChannelId, envelope: &Envelope<'_>) -> Kept {
         let mut bytes = Vec::new();
-        if envelope.payload.len() > self.config.max_event_bytes {
-            self.counters.oversize.add(1);
-            event_stream::encode_id(envelope.id.to_string().as_bytes(), &mut bytes);
-            let name = self.streams.public_name(id);
-            event_stream::encode_reset(ResetReason::Oversize, &[name], &mut bytes);
-        } else {
-            let channel = self.streams.name(id).to_vec();
-            if let Some(decoded) = self.decode(&channel, envelope.payload) {
-                let mut event = decoded.event;
-                named(&mut event, envelope);
-                event.id = Some(envelope.id.to_string().into_bytes().into());
-                event_stream::encode(&event, &mut bytes);
-            }
-        }
+        self.encode_kept(id, envelope, &mut bytes);
         let Envelope { id, previous, is_chained, .. } = *envelope;
         Kept { id, previous, is_chained, bytes: bytes.into() }
     }
 
-    /// Somebody publishes without history where events are kept.
-    fn note_plain(&mut self, id: ChannelId) {
+    /// Appends an event that is kept, under its own id. One that is too large is a reset, one that
+    /// can't be read is nothing.
+    fn encode_kept(&mut self, id: ChannelId, envelope: &Envelope<'_>, bytes: &mut Vec<u8>) {
+        if envelope.payload.len() > self.config.max_event_bytes {
+            self.counters.oversize.add(1);
+            bytes.extend(self.oversize_reset(id, envelope.id));
+            return;
+        }
+        let channel = self.streams.name(id).to_vec();
+        if let Some(decoded) = self.decode(&channel, envelope.payload) {
+            let mut event = decoded.event;
+            named(&mut event, envelope);
+            event.id = Some(envelope.id.to_string().into_bytes().into());
+            event_stream::encode(&event, bytes);
+        }
+    }
+
+    /// Appends an entry of a channel's history. Returns the id before it.
+    fn encode_entry(
+        &mut self,
+        channel: ChannelId,
+        entry: &PageEntry<'_>,
+        bytes: &mut Vec<u8>,
+    ) -> EventId {
+        match entry {
+            PageEntry::Event(envelope) => {
+                self.encode_kept(channel, envelope, bytes);
+                envelope.previous
+            }
+            PageEntry::Overlong { id, previous } => {
+                self.counters.oversize.add(1);
+                bytes.extend(self.oversize_reset(channel, *id));
+                *previous
+            }
+            // Nothing can be told of what was there.
+            PageEntry::Foreign { id } => *id,
+        }
+    }
+
+    /// What streams get in the place of an event that is longer than they may have.
+    fn oversize_reset(&self, channel: ChannelId, id: EventId) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let (name, id) = (self.streams.public_name(channel), id.to_string());
+        event_stream::encode_reset(ResetReason::Oversize, &[name], Some(id.as_bytes()), &mut bytes);
+        bytes
+    }
+
+    /// Redis does not tell of its history.
+    fn tell_refused(&mut self, error: &[u8]) {
+        if let Some(suppressed) = self.history_line.permit(clock::now()) {
+            let error = String::from_utf8_lossy(error);
+            warn!(worker = %self.id, suppressed, "Redis does not tell its history: {error}");
+        }
+    }
+
+    /// Somebody publishes without history, on a channel whose events may be kept.
+    fn note_plain(&mut self, channel: &[u8]) {
+        if !self.streams.keeps(channel) {
+            return;
+        }
         self.counters.plain.add(1);
-        self.streams.note_plain(id);
-        if let Some(suppressed) = self.plain_line.permit(clock::now()) {
-            let channel = String::from_utf8_lossy(self.streams.name(id));
+        if self.streams.note_plain(channel)
+            && let Some(suppressed) = self.plain_line.permit(clock::now())
+        {
+            let channel = String::from_utf8_lossy(channel);
             warn!(worker = %self.id, %channel, suppressed,
                 "published without history where --history keeps events: streams that come back \
                 will be reset");
         }
     }
 
-    /// A message is longer than an event may be: its streams are told.
-    fn skip_oversize(&mut self, channel: &[u8]) {
+    /// A message is longer than an event may be.
+    fn tell_oversize(&mut self, channel: &[u8]) {
         self.counters.oversize.add(1);
         if let Some(suppressed) = self.oversize_line.permit(clock::now()) {
             let bound = self.config.max_event_bytes;
@@ -322,6 +411,11 @@ impl Core {
             warn!(worker = %self.id, %channel, suppressed,
                 "skipped a message over --max-event-bytes {bound}");
         }
+    }
+
+    /// Streams are told of a message that is longer than an event may be.
+    fn skip_oversize(&mut self, channel: &[u8]) {
+        self.tell_oversize(channel);
         // A message on such a channel was for some other, and which can't be read any more.
         if self.config.subscribe_ahead.iter().any(|ahead| ahead == channel) {
             self.streams.reset_all(ResetReason::Oversize);

@@ -1,0 +1,107 @@
+-- corecast: reads histories, in pages that are bounded in bytes where they are made.
+--
+-- page     KEYS  corecast:{CHANNEL}
+--          ARGV  FROM  TO  MAX_BYTES  MAX_ENTRIES  MAX_EVENT_BYTES
+--   The entries behind FROM, up to TO, oldest first: as many as fit. The answer has three parts:
+--     how it ends   `end`: all of them are there; `more`: there are more; `big`: the first does not
+--                   fit, though its data is no longer than MAX_EVENT_BYTES, and none is there
+--     what else     of `end` without entries: id and p of the oldest entry of the stream, if any;
+--                   of `big`: the MAX_BYTES that it takes
+--     the entries   id, p, e or nothing, d; where d is longer than MAX_EVENT_BYTES its length as a
+--                   number; of an entry that is no event its id alone
+--
+-- newest   KEYS  any number of corecast:{CHANNEL}
+--          ARGV  [COUNT [TO]]
+--   For each key the p of the oldest entry that is told, and the ids of the COUNT newest up to TO,
+--   newest first; nothing where there are none.
+--
+-- Entries are taken in small steps, more at a time while they are small: what is not told is hardly
+-- read.
+local STEP_BYTES = 65536
+
+local function fields_of(entry)
+  local fields, p, e, d = entry[2], nil, '', nil
+  for i = 1, #fields, 2 do
+    local name = fields[i]
+    if name == 'p' then p = fields[i + 1]
+    elseif name == 'e' then e = fields[i + 1]
+    elseif name == 'd' then d = fields[i + 1]
+    end
+  end
+  return p, e, d
+end
+
+local function page(keys, arguments)
+  local from, to = '(' .. arguments[1], arguments[2]
+  local bytes_max, entries_max = tonumber(arguments[3]), tonumber(arguments[4])
+  local event_bytes_max = tonumber(arguments[5])
+  local answer, bytes, step = {}, 0, 2
+  while true do
+    local entries = redis.call('XRANGE', keys[1], from, to, 'COUNT', step)
+    local step_bytes = 0
+    for i = 1, #entries do
+      local id = entries[i][1]
+      local p, e, d = fields_of(entries[i])
+      local told, size = { id }, #id + 32
+      if p and d then
+        step_bytes = step_bytes + #d
+        if #d > event_bytes_max then
+          told, size = { id, p, e, #d }, size + #p + #e
+        else
+          told, size = { id, p, e, d }, size + #p + #e + #d
+        end
+      end
+      if bytes + size > bytes_max or #answer >= entries_max then
+        if #answer == 0 and bytes + size > bytes_max then
+          return { 'big', { string.format('%.0f', size) }, {} }
+        end
+        return { 'more', {}, answer }
+      end
+      bytes = bytes + size
+      answer[#answer + 1] = told
+      from = '(' .. id
+    end
+    if #entries < step then
+      break
+    end
+    step = math.max(1, math.min(step * 4, 256, math.floor(STEP_BYTES * step / (step_bytes + 1))))
+  end
+  local oldest = {}
+  if #answer == 0 then
+    local first = redis.call('XRANGE', keys[1], '-', '+', 'COUNT', 1)[1]
+    if first then
+      oldest = { first[1], fields_of(first) or first[1] }
+    end
+  end
+  return { 'end', oldest, answer }
+end
+
+local function newest(keys, arguments)
+  local count, last = tonumber(arguments[1] or 1), arguments[2] or '+'
+  local answer = {}
+  for k = 1, #keys do
+    local told, to, step = {}, last, math.min(count, 2)
+    while #told <= count do
+      local entries = redis.call('XREVRANGE', keys[k], to, '-', 'COUNT', step)
+      local step_bytes = 0
+      for i = 1, #entries do
+        local id = entries[i][1]
+        local p, _, d = fields_of(entries[i])
+        told[1] = p or id
+        told[#told + 1] = id
+        step_bytes = step_bytes + #(d or '')
+        to = '(' .. id
+      end
+      if #entries < step then
+        break
+      end
+      local fit = math.floor(STEP_BYTES * step / (step_bytes + 1))
+      step = math.max(1, math.min(step * 4, 256, fit, count - #told + 1))
+      if #told > count then
+        break
+      end
+    end
+    answer[k] = told
+  end
+  return answer
+end
