@@ -410,20 +410,22 @@ fn needed(position: usize, missing: u64) -> Result<usize, ProtocolError> {
         .ok_or(ProtocolError::ReplyTooLarge)
 }
 
-/// The line at the start of `input` without its end, if it is there.
+/// The line at the start of `input` without its end, if it is there. One that holds an LF is two,
+/// and the first has lost its end: whoever read on would take every answer for that to the question
+/// before.
 fn line(input: &[u8]) -> Result<Option<&[u8]>, ProtocolError> {
     let window = input.get(..limits::RESP_LINE_BYTES_MAX).unwrap_or(input);
-    let Some(end) = memchr::memchr(b'\r', window) else {
+    let Some(end) = memchr::memchr2(b'\r', b'\n', window) else {
         return if window.len() == limits::RESP_LINE_BYTES_MAX {
             Err(ProtocolError::LineTooLong)
         } else {
             Ok(None)
         };
     };
-    match input.get(end + 1) {
-        Some(b'\n') => Ok(input.get(..end)),
-        Some(_) => Err(ProtocolError::MissingLineEnd),
-        None => Ok(None),
+    match input.get(end..) {
+        Some([b'\r', b'\n', ..]) => Ok(input.get(..end)),
+        Some([b'\r']) => Ok(None),
+        _ => Err(ProtocolError::MissingLineEnd),
     }
 }
 

@@ -236,6 +236,8 @@ fn bytes_that_mean_nothing_are_refused() {
         ("$3\r\nfoo\rX", MissingLineEnd),
         ("$3\r\nfoo\n", MissingLineEnd),
         ("+a\rb\r\n", MissingLineEnd),
+        ("+QUEUEDX\n+QUEUED\r\n", MissingLineEnd),
+        ("-ERR\n", MissingLineEnd),
         (">3\r\n$7\r\nmessage\r\n$1\r\nabc", MissingLineEnd),
         (">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nbXX", MissingLineEnd),
         (":x\r\n", InvalidValue),

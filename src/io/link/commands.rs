@@ -67,6 +67,21 @@ pub(super) enum Asked {
     Mark,
 }
 
+impl Asked {
+    /// Whether this can be an answer to it. Otherwise all answers are taken for those to the next
+    /// questions, and channels get each other's events.
+    pub(super) fn allows(&self, reply: &Reply<'_>) -> bool {
+        match (self, reply) {
+            (Self::Queued, Reply::Simple(_)) | (_, Reply::Error(_)) => true,
+            (Self::Queued, _) | (_, Reply::Pong) => false,
+            (Self::Clock(_) | Self::Read { .. } | Self::Oldest(_) | Self::Newest { .. }, reply) => {
+                matches!(reply, Reply::Other(_))
+            }
+            _ => true,
+        }
+    }
+}
+
 /// What came, matched with what had been asked.
 #[derive(Debug)]
 pub(super) enum Settled<'a> {

@@ -349,6 +349,7 @@ impl Session {
             (Sent::Auth | Sent::Select, None) => {}
             // A name is a convenience; a server that knows none serves all the same.
             (Sent::SetName, _) => self.set_up(Protocol::Resp2, now, identity, upstream),
+            (Sent::Ping, None) if *reply != Reply::Pong => return Err(LinkError::OutOfStep),
             (Sent::Ping, error) => {
                 let Phase::Up { pinged, settled, .. } = &mut self.phase else { return Ok(()) };
                 *pinged = None;
@@ -380,6 +381,7 @@ impl Session {
                 _ => self.ask_for_each(channels, names),
             },
             (Sent::Unsubscribe { .. }, Some(_)) => {}
+            (Sent::History(asked), _) if !asked.allows(reply) => return Err(LinkError::OutOfStep),
             (Sent::History(asked), _) => {
                 self.reader.settle(asked, reply, &mut self.commands, upstream);
             }

@@ -25,6 +25,9 @@ const LIMITS: StreamLimits = StreamLimits {
     coalesce_ms: 0,
 };
 
+/// Channels of which clients listen to up to four.
+const CHANNELS: usize = 4;
+
 /// Events are kept for so long, by what the marks of others are good for.
 const TTL_MS: u64 = 1_000_000;
 
@@ -411,6 +414,7 @@ impl World {
                 (None, Some(data)) => {
                     me.events += 1;
                     let channel = data.trim_end_matches('.').parse().unwrap();
+                    assert!(me.channels.contains(&channel), "seed {}: {block}", self.seed);
                     self.move_to(client, id.unwrap(), Some(channel));
                 }
                 _ => assert!(block.is_empty() || block == ":", "seed {}: {block}", self.seed),
@@ -482,7 +486,7 @@ impl World {
 
     fn step(&mut self, random: &mut fastrand::Rng, chaos: Chaos) {
         let client = random.usize(0..self.clients.len());
-        let channel = random.usize(0..4);
+        let channel = random.usize(0..CHANNELS);
         match random.usize(0..28) {
             0..=6 => self.redis.publish(channel),
             7..=11 => self.deliver(random.usize(1..6)),
@@ -555,7 +559,7 @@ fn run(seeds: std::ops::Range<u64>, kept: usize, chaos: Chaos) -> (usize, usize)
         // Some worlds have events of which few fit in a page, or none.
         world.redis.padding = [0, 0, 20_000, 50_000][random.usize(0..4)];
         for _ in 0..random.usize(1..6) {
-            let mut channels: Vec<usize> = (0..4).collect();
+            let mut channels: Vec<usize> = (0..CHANNELS).collect();
             random.shuffle(&mut channels);
             channels.truncate(random.usize(1..=4));
             world.clients.push(Client::new(channels));
