@@ -180,7 +180,7 @@ pub const CATCH_UP_LOOK_BYTES_MAX: usize = 2 * CATCH_UP_WRITE_BYTES_MAX;
 
 /// Ids of a channel's newest events that are counted for `?last=`; who asks for more begins with
 /// the oldest that is kept.
-pub const LAST_EVENTS_COUNTED_MAX: usize = 65_536;
+pub const LAST_EVENTS_COUNTED_MAX: usize = 16_384;
 
 /// How often a worker asks Redis how far its history has come, so that the ids of heartbeats
 /// follow.

@@ -6,7 +6,8 @@ use crate::bytes::event_stream::ResetReason;
 use crate::bytes::history::EventId;
 use crate::ground::ids::ChannelId;
 use crate::state::backlog::Backlog;
-use crate::state::history_page::HistoryPage;
+use crate::state::history_page::{Account, HistoryPage};
+use crate::state::recent::Index;
 
 /// Where a stream begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,15 @@ pub struct CatchUp {
     pub is_ready: bool,
     /// It may hold pages while it waits.
     pub is_admitted: bool,
+    /// Room for its pages, from when it was admitted until it waits for them.
+    pub set_aside: Option<Account>,
     pub has_read: bool,
+    pub has_looked: bool,
+    /// Its head was sent in an earlier step; events were.
+    pub is_begun: bool,
+    pub has_had_events: bool,
+    /// Events of this step.
+    pub gathered: usize,
 }
 
 /// The first bytes of a stream.
@@ -72,8 +81,14 @@ pub struct Place {
     pub channel: ChannelId,
     /// What may have been lost up to here is none of the client's.
     pub excused: EventId,
+    /// Nor are events up to here, though they may come after the stream's cursor.
+    pub begins_after: EventId,
+    /// Redis did not let us have it when the stream looked last.
+    pub is_refused: bool,
     /// What is at hand of its history.
     pub page: Option<Rc<HistoryPage>>,
+    /// The ids of its newest events, as long as the stream counts them.
+    pub index: Option<Rc<Index>>,
     /// What the client has to be told, or was told last.
     pub reset: Option<Reset>,
 }
@@ -83,6 +98,8 @@ pub struct Place {
 pub struct Reset {
     pub reason: ResetReason,
     pub is_told: bool,
+    /// It was told in an earlier step: what is missing since is not told by it.
+    pub is_past: bool,
 }
 
 impl Start {
@@ -108,13 +125,37 @@ impl CatchUp {
             awaited: 0,
             is_ready: false,
             is_admitted: false,
+            set_aside: None,
             has_read: false,
+            has_looked: false,
+            is_begun: false,
+            has_had_events: false,
+            gathered: 0,
         }
     }
 
     #[must_use]
     pub fn is_open(&self) -> bool {
         matches!(self.first, First::Sent)
+    }
+
+    /// A step begins: what was told before does not tell of what is missing since.
+    pub fn begin_step(&mut self, position: EventId) {
+        for place in &mut self.places {
+            if let Some(reset) = &mut place.reset {
+                reset.is_past |= reset.is_told;
+            }
+            // What arrived ahead of the clock may have been none.
+            if self.has_looked && place.begins_after > position {
+                place.begins_after = EventId::ZERO;
+            }
+        }
+    }
+
+    /// The client wants nothing up to `id`. Returns it.
+    pub fn begin_after(&mut self, id: EventId) -> EventId {
+        self.places.iter_mut().for_each(|place| place.begins_after = id);
+        id
     }
 
     /// A new wait begins, for so many things. Returns its ticket.
@@ -124,18 +165,28 @@ impl CatchUp {
         self.ticket
     }
 
+    /// Whether the wait of this ticket is on.
+    #[must_use]
+    pub fn is_awaited(&self, ticket: u32) -> bool {
+        ticket == self.ticket && self.awaited > 0
+    }
+
     /// Something that was awaited has come. True if it was the last.
     pub fn arrived(&mut self, ticket: u32) -> bool {
-        if ticket != self.ticket || self.awaited == 0 {
+        if !self.is_awaited(ticket) {
             return false;
         }
         self.awaited -= 1;
         self.awaited == 0
     }
 
-    /// Lets all pages go.
-    pub fn drop_pages(&mut self) {
-        self.places.iter_mut().for_each(|place| place.page = None);
+    /// Lets all pages and ids go. True if there were any.
+    pub fn drop_pages(&mut self) -> bool {
+        let mut had_any = false;
+        for place in &mut self.places {
+            had_any |= place.page.take().is_some() | place.index.take().is_some();
+        }
+        had_any
     }
 
     /// Ticks of silence, as far as it counts: none is noted for the few streams that wait.
@@ -148,13 +199,21 @@ impl CatchUp {
 impl Place {
     #[must_use]
     pub fn new(channel: ChannelId) -> Self {
-        Self { channel, excused: EventId::ZERO, page: None, reset: None }
+        Self {
+            channel,
+            excused: EventId::ZERO,
+            begins_after: EventId::ZERO,
+            is_refused: false,
+            page: None,
+            index: None,
+            reset: None,
+        }
     }
 
     /// Notes that something is missing which the client was not told of.
     pub fn lack(&mut self, reason: ResetReason) {
         if self.reset.is_none_or(|reset| reset.is_told) {
-            self.reset = Some(Reset { reason, is_told: false });
+            self.reset = Some(Reset { reason, is_told: false, is_past: false });
         }
     }
 
@@ -165,8 +224,9 @@ impl Place {
         }
     }
 
+    /// Whether the client is told in this step that something is missing.
     #[must_use]
-    pub fn is_untold(&self) -> bool {
-        self.reset.is_some_and(|reset| !reset.is_told)
+    pub fn was_told_now(&self) -> bool {
+        self.reset.is_some_and(|reset| !reset.is_past)
     }
 }

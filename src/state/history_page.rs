@@ -42,9 +42,9 @@ pub struct PageDraft {
 /// The bytes of all pages of a worker.
 pub type PageBytes = Rc<Cell<usize>>;
 
-/// What a page takes of them, until it is gone.
+/// What something takes of a sum, until it is gone.
 #[derive(Debug)]
-struct Account {
+pub struct Account {
     bytes: usize,
     sum: PageBytes,
 }
@@ -93,6 +93,11 @@ impl HistoryPage {
     }
 
     #[must_use]
+    pub fn from(&self) -> EventId {
+        self.from
+    }
+
+    #[must_use]
     pub fn to(&self) -> EventId {
         self.to
     }
@@ -137,7 +142,8 @@ impl HistoryPage {
 }
 
 impl Account {
-    fn new(bytes: usize, sum: &PageBytes) -> Self {
+    #[must_use]
+    pub fn new(bytes: usize, sum: &PageBytes) -> Self {
         sum.set(sum.get() + bytes);
         Self { bytes, sum: Rc::clone(sum) }
     }

@@ -5,14 +5,14 @@
 //! floor is read from Redis, in pages, forwards, each from the id that somebody needs to go on
 //! from. Streams that need the same stretch share its page.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use crate::bytes::history::EventId;
 use crate::ground::ids::{ChannelId, ConnectionId};
 use crate::ground::limits::{HISTORY_PAGE_BYTES_MAX, HISTORY_PAGE_BYTES_MIN, HISTORY_PAGE_GROWTH};
 use crate::state::deadlines::Tick;
-use crate::state::history_page::HistoryPage;
+use crate::state::history_page::{Account, HistoryPage, PageBytes};
 
 /// A channel's history, as far as it is known.
 #[derive(Debug, Default)]
@@ -34,11 +34,21 @@ pub struct Recent {
     pub lapsed: Option<EventId>,
     /// Somebody has forged an event: until then a break in the chain proves nothing.
     pub distrusted_until: Option<Tick>,
-    /// What was read. Invariant: few, since unneeded ones are dropped.
+    /// What was read, by where it begins.
     pages: Vec<Rc<HistoryPage>>,
-    index: Option<Index>,
+    /// It stands in the worker's list of channels that have pages.
+    pub is_paged: bool,
+    index: Option<Rc<Index>>,
     pub reading: Reading,
-    waiters: Vec<Waiter>,
+    /// Streams that wait for what comes after an id …
+    after: BTreeMap<EventId, Group>,
+    /// … or for the ids of so many of the newest events.
+    counting: Vec<(usize, Waiter)>,
+    /// How many groups have come.
+    groups: u64,
+    /// Streams that wait, those that have gone included, and at how many these are looked for.
+    waiting: usize,
+    waiting_max: usize,
     /// What the making up for a lost link needs to be read: behind the first id, up to the second.
     pub repair: Option<(EventId, EventId)>,
     /// Counts pages: now and then one is that of who has waited longest, not of who needs the
@@ -46,18 +56,32 @@ pub struct Recent {
     turn: u8,
     /// Bytes of the next page.
     page_bytes: usize,
+    /// Bytes that the next event takes, where it did not fit.
+    event_bytes: usize,
     losses: Losses,
 }
 
-/// The ids of the newest events below the floor.
+/// The ids of the newest events, as Redis told them: all that had been published by then had also
+/// arrived.
 #[derive(Debug)]
 pub struct Index {
     /// Newest first.
     pub ids: Vec<EventId>,
-    /// The oldest one's predecessor; the floor if there is none.
+    /// The oldest one's predecessor; zero if there is none.
     pub previous: EventId,
     /// Redis keeps no others.
     pub is_whole: bool,
+    _account: Account,
+}
+
+/// Streams that wait for the same.
+#[derive(Debug)]
+struct Group {
+    /// Groups that came later have higher ones.
+    number: u64,
+    waiters: Vec<Waiter>,
+    /// The room that is set aside for their page.
+    _account: Account,
 }
 
 /// Links that were lost while a page was read.
@@ -80,6 +104,25 @@ pub struct Kept {
     pub is_chained: bool,
     /// Empty for an event that can't be shown: its format can't read it.
     pub bytes: Rc<[u8]>,
+}
+
+impl Need {
+    /// What is read for it, about.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::After(_) => HISTORY_PAGE_BYTES_MIN,
+            Self::Newest(count) => ID_BYTES * count,
+        }
+    }
+}
+
+impl Index {
+    #[must_use]
+    pub fn new(ids: Vec<EventId>, previous: EventId, is_whole: bool, sum: &PageBytes) -> Self {
+        let _account = Account::new(size_of_val(ids.as_slice()), sum);
+        Self { ids, previous, is_whole, _account }
+    }
 }
 
 impl Kept {
@@ -108,7 +151,6 @@ pub struct Waiter {
     pub stream: ConnectionId,
     /// Of the stream's waits, so that one which is over is not taken for another.
     pub ticket: u32,
-    pub need: Need,
 }
 
 /// What of a channel's history is needed.
@@ -132,8 +174,8 @@ pub enum Question {
     /// Events behind `from`, up to `to`, of so many bytes at the most. `caution`: how many links
     /// were lost over it.
     Page { from: EventId, to: EventId, bytes_max: usize, caution: u8 },
-    /// The ids of so many of the newest events, up to `to`.
-    Newest { count: usize, to: EventId },
+    /// The ids of so many of the newest events.
+    Newest { count: usize },
 }
 
 /// How an event that arrives follows those before it.
@@ -148,6 +190,15 @@ pub enum Follows {
     /// Its id is not above those that have arrived: it, or one of those, is none that Redis gave.
     Backwards,
 }
+
+/// Bytes of the answer for each id of the newest events.
+const ID_BYTES: usize = 24;
+
+/// Pages looked at for one that goes on after an id: they may overlap.
+const PAGES_LOOKED_AT: usize = 4;
+
+/// Streams that wait for a channel at which those that have gone are looked for.
+const WAITING_MIN: usize = 64;
 
 /// Pages for who needs the oldest, after which there is one for who has waited longest.
 const FIRST_COMES_AFTER: u8 = 3;
@@ -175,7 +226,6 @@ impl Recent {
     /// any more.
     pub fn unalign(&mut self) -> usize {
         self.floor = None;
-        self.index = None;
         self.events = VecDeque::new();
         std::mem::take(&mut self.bytes)
     }
@@ -192,8 +242,9 @@ impl Recent {
         }
         self.reading = Reading::Idle;
         self.repair = None;
-        self.waiters = Vec::new();
+        _ = self.take_all_waiters();
         self.pages = Vec::new();
+        self.index = None;
         self.unalign()
     }
 
@@ -220,7 +271,6 @@ impl Recent {
     pub fn forget_oldest(&mut self) -> usize {
         let Some(oldest) = self.events.pop_front() else { return 0 };
         self.floor = Some(oldest.id);
-        self.index = None;
         self.bytes -= oldest.cost();
         if self.events.is_empty() {
             self.events = VecDeque::new();
@@ -279,88 +329,149 @@ impl Recent {
         self.floor.is_some_and(|floor| floor <= id)
     }
 
-    /// The page that goes on after `id`. O(pages).
+    /// A page that goes on after `id`. O(log n).
     #[must_use]
     pub fn page(&self, id: EventId) -> Option<&Rc<HistoryPage>> {
-        self.pages.iter().find(|page| page.continues(id))
+        let end = self.pages.partition_point(|page| page.from() <= id);
+        let begin = end.saturating_sub(PAGES_LOOKED_AT);
+        self.pages.get(begin..end)?.iter().rev().find(|page| page.continues(id))
     }
 
-    /// Whether a need is met by what is in memory.
+    /// The ids of at least `count` of the newest events, or of all, if they are known up to now.
     #[must_use]
-    pub fn meets(&self, need: Need) -> bool {
+    pub fn index(&self, count: usize) -> Option<&Rc<Index>> {
+        let index = self.index.as_ref()?;
+        let newest = index.ids.first().copied().unwrap_or(index.previous);
+        let is_enough = index.is_whole || index.ids.len() >= count;
+        (is_enough && self.has_arrived(newest)).then_some(index)
+    }
+
+    /// Ids of events in memory that came after `id`, newest first.
+    pub fn newest_first(&self, id: EventId) -> impl Iterator<Item = EventId> {
+        self.events.iter().rev().map(|event| event.id).take_while(move |event| *event > id)
+    }
+
+    /// Lets a stream wait. Those that `waits` no longer are taken out now and then.
+    pub fn wait(
+        &mut self,
+        waiter: Waiter,
+        need: Need,
+        set_aside: &PageBytes,
+        waits: impl Fn(&Waiter) -> bool,
+    ) {
+        if self.waiting >= self.waiting_max.max(WAITING_MIN) {
+            self.after.values_mut().for_each(|group| group.waiters.retain(&waits));
+            self.after.retain(|_, group| !group.waiters.is_empty());
+            self.counting.retain(|(_, waiter)| waits(waiter));
+            let groups = self.after.values();
+            self.waiting = self.counting.len() + groups.map(|g| g.waiters.len()).sum::<usize>();
+            self.waiting_max = 2 * self.waiting;
+        }
+        self.waiting += 1;
         match need {
-            Need::After(id) => self.has_arrived(id) || self.page(id).is_some(),
-            Need::Newest(count) => {
-                self.events.len() >= count
-                    || self.index.as_ref().is_some_and(|index| {
-                        index.is_whole || self.events.len() + index.ids.len() >= count
-                    })
+            Need::Newest(count) => self.counting.push((count, waiter)),
+            Need::After(id) => {
+                let groups = &mut self.groups;
+                let group = self.after.entry(id).or_insert_with(|| {
+                    *groups += 1;
+                    let _account = Account::new(HISTORY_PAGE_BYTES_MIN, set_aside);
+                    Group { number: *groups, waiters: Vec::new(), _account }
+                });
+                group.waiters.push(waiter);
             }
         }
     }
 
-    /// The ids of events from the newest to the oldest, as far as they are known.
-    pub fn newest_first(&self) -> impl Iterator<Item = EventId> {
-        let below = self.index.iter().flat_map(|index| index.ids.iter().copied());
-        self.events.iter().rev().map(|event| event.id).chain(below)
-    }
-
-    /// Where all ids are known that Redis keeps: the last that it may have kept before.
-    #[must_use]
-    pub fn previous_of_all(&self) -> Option<EventId> {
-        self.index.as_ref().filter(|index| index.is_whole).map(|index| index.previous)
-    }
-
-    pub fn wait(&mut self, waiter: Waiter) {
-        self.waiters.push(waiter);
-    }
-
     #[must_use]
     pub fn has_waiters(&self) -> bool {
-        !self.waiters.is_empty() || self.repair.is_some()
+        !self.after.is_empty() || !self.counting.is_empty() || self.repair.is_some()
     }
 
-    /// Takes out those whose need is met now, or who do not wait any more.
-    pub fn take_met(&mut self, waits: impl Fn(&Waiter) -> bool) -> Vec<Waiter> {
-        let mut waiters = std::mem::take(&mut self.waiters);
-        let met = waiters.extract_if(.., |waiter| self.meets(waiter.need) || !waits(waiter));
-        let met = met.collect();
-        self.waiters = waiters;
+    /// Takes out those who need nothing that is history now.
+    pub fn take_arrived(&mut self) -> Vec<Waiter> {
+        let Some(floor) = self.floor else { return Vec::new() };
+        let groups = self.after.split_off(&floor);
+        let met = groups.into_values().flat_map(|group| group.waiters).collect();
+        self.count_taken(met)
+    }
+
+    /// Takes out those who need this page.
+    pub fn take_continued(&mut self, page: &HistoryPage) -> Vec<Waiter> {
+        let mut groups = self.after.split_off(&page.from());
+        self.after.append(&mut groups.split_off(&page.to()));
+        let met = groups.into_values().flat_map(|group| group.waiters).collect();
+        self.count_taken(met)
+    }
+
+    /// Takes out those who need these ids.
+    pub fn take_counting(&mut self, index: &Index) -> Vec<Waiter> {
+        let is_enough = |count| index.is_whole || index.ids.len() >= count;
+        let met = self.counting.extract_if(.., |(count, _)| is_enough(*count));
+        let met = met.map(|(_, waiter)| waiter).collect();
+        self.count_taken(met)
+    }
+
+    pub fn take_all_waiters(&mut self) -> Vec<Waiter> {
+        let groups = std::mem::take(&mut self.after).into_values();
+        let counting = std::mem::take(&mut self.counting).into_iter().map(|(_, waiter)| waiter);
+        let met = groups.flat_map(|group| group.waiters).chain(counting).collect();
+        self.count_taken(met)
+    }
+
+    fn count_taken(&mut self, met: Vec<Waiter>) -> Vec<Waiter> {
+        self.waiting -= met.len();
         met
     }
 
     /// Bytes to be set aside for what is to be read next.
     #[must_use]
     pub fn next_bytes(&self) -> usize {
-        self.page_bytes.max(HISTORY_PAGE_BYTES_MIN)
+        self.page_bytes.max(self.least_bytes())
     }
 
-    /// What Redis is to be asked next, for a page of at most `bytes_max`; `Err` where reading
-    /// this channel ends links: what can't be had, from where to where. O(n) in who waits.
+    /// The same where there is little room.
+    #[must_use]
+    pub fn least_bytes(&self) -> usize {
+        HISTORY_PAGE_BYTES_MIN.max(self.event_bytes).max(self.ids_bytes())
+    }
+
+    /// Bytes of the ids that somebody counts.
+    #[must_use]
+    pub fn ids_bytes(&self) -> usize {
+        let needs = self.counting.iter().map(|(count, _)| Need::Newest(*count).bytes());
+        needs.max().unwrap_or(0)
+    }
+
+    /// Bytes that the next event takes, where it is known not to fit otherwise.
+    #[must_use]
+    pub fn event_bytes(&self) -> usize {
+        self.event_bytes
+    }
+
+    /// What Redis is to be asked next, for a page of at most `bytes_max`; `Err` where reading this
+    /// channel ends links: what can't be had. O(groups) for who has waited longest, else O(log n).
     pub fn next_question(
         &mut self,
         bytes_max: usize,
         now: Tick,
-    ) -> Option<Result<Question, (EventId, EventId)>> {
+    ) -> Option<Result<Question, Question>> {
         let floor = self.floor?;
-        let needs_of = |waiter: &Waiter| match waiter.need {
-            Need::After(id) => (Some(id), None),
-            Need::Newest(count) => (None, Some(count)),
+        let losses = self.losses(now);
+        let question = match self.counting.iter().map(|(count, _)| *count).max() {
+            Some(count) => Question::Newest { count },
+            None => {
+                let (from, to) = match self.repair {
+                    Some(need) => need,
+                    None if self.turn == FIRST_COMES_AFTER => {
+                        (*self.after.iter().min_by_key(|(_, group)| group.number)?.0, floor)
+                    }
+                    None => (*self.after.first_key_value()?.0, floor),
+                };
+                self.turn = if self.turn == FIRST_COMES_AFTER { 0 } else { self.turn + 1 };
+                Question::Page { from, to, bytes_max, caution: losses }
+            }
         };
-        if let Some(count) = self.waiters.iter().filter_map(|w| needs_of(w).1).max() {
-            return Some(Ok(Question::Newest { count, to: floor }));
-        }
-        let mut cursors = self.waiters.iter().filter_map(|waiter| needs_of(waiter).0);
-        let (from, to) = match self.repair {
-            Some(need) => need,
-            None if self.turn == FIRST_COMES_AFTER => (cursors.next()?, floor),
-            None => (cursors.min()?, floor),
-        };
-        self.turn = if self.turn == FIRST_COMES_AFTER { 0 } else { self.turn + 1 };
-        match self.losses(now) {
-            LOSSES_MAX.. => Some(Err((from, to))),
-            caution => Some(Ok(Question::Page { from, to, bytes_max, caution })),
-        }
+        Some(if losses < LOSSES_MAX { Ok(question) } else { Err(question) })
     }
 
     /// Takes in a page. Those that nobody holds are dropped by [`Self::drop_pages`].
@@ -369,14 +480,21 @@ impl Recent {
             self.losses.count = 0;
         }
         // What the new one holds as well is not needed twice.
-        self.pages.retain(|known| !page.contains(known));
-        self.pages.push(page);
+        let begin = self.pages.partition_point(|known| known.from() < page.from());
+        let overlapping = self.pages.iter().skip(begin);
+        let count = overlapping.take_while(|known| page.contains(known)).count();
+        self.pages.splice(begin..begin + count, [page]);
     }
 
-    /// The next pages are larger, after one that was full; `at_least`: one event takes so much.
-    pub fn grow_pages(&mut self, at_least: usize) {
-        let grown = self.next_bytes() * HISTORY_PAGE_GROWTH;
-        self.page_bytes = grown.min(HISTORY_PAGE_BYTES_MAX).max(at_least);
+    /// The next pages are larger, after one that was full.
+    pub fn grow_pages(&mut self) {
+        let grown = self.page_bytes.max(HISTORY_PAGE_BYTES_MIN) * HISTORY_PAGE_GROWTH;
+        self.page_bytes = grown.min(HISTORY_PAGE_BYTES_MAX);
+    }
+
+    /// The next event takes so many bytes, more than a page had; 0: it is not known.
+    pub fn set_event_bytes(&mut self, bytes: usize) {
+        self.event_bytes = bytes;
     }
 
     /// The next pages are small again: there was less than a page.
@@ -389,8 +507,9 @@ impl Recent {
         !self.pages.is_empty()
     }
 
-    pub fn set_index(&mut self, index: Index) {
-        self.index = Some(index);
+    /// True if there were no ids before.
+    pub fn set_index(&mut self, index: Rc<Index>) -> bool {
+        self.index.replace(index).is_none()
     }
 
     /// Drops the pages that nobody holds.

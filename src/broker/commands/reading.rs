@@ -130,23 +130,17 @@ fn tell(reply: &mut super::super::reply::Reply<'_>, entry: &Entry, event_bytes_m
 
 /// The ids of the newest events of each channel.
 fn newest(keys: &[Cow<'_, [u8]>], values: &[Cow<'_, [u8]>], hub: &mut Hub, client: &mut Client) {
-    let usage = "ERR corecast_newest: expected keys, then [COUNT [TO]]";
+    let usage = "ERR corecast_newest: expected keys, then [COUNT]";
     let count = match values.first().map(|count| number(count)) {
         None => 1,
         Some(Some(count)) => count,
         Some(None) => return client.reply().error(usage),
     };
-    let last = EventId { ms: u64::MAX, seq: u64::MAX };
-    let to = match values.get(1).map(|to| EventId::parse(to)) {
-        None => last,
-        Some(Some(to)) => to,
-        Some(None) if values.get(1).is_some_and(|to| **to == *b"+") => last,
-        Some(None) => return client.reply().error(usage),
-    };
+    let all = EventId::ZERO..=EventId { ms: u64::MAX, seq: u64::MAX };
     client.reply().array(keys.len());
     for key in keys {
         let channel = channel_of_key(key).unwrap_or_default();
-        let newest = hub.history.range(channel, EventId::ZERO..=to, now_ms()).rev().take(count);
+        let newest = hub.history.range(channel, all.clone(), now_ms()).rev().take(count);
         let mut reply = client.reply();
         let Some(oldest) = newest.clone().next_back() else {
             reply.array(0);

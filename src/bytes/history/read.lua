@@ -11,9 +11,9 @@
 --                   number; of an entry that is no event its id alone
 --
 -- newest   KEYS  any number of corecast:{CHANNEL}
---          ARGV  [COUNT [TO]]
---   For each key the p of the oldest entry that is told, and the ids of the COUNT newest up to TO,
---   newest first; nothing where there are none.
+--          ARGV  [COUNT]
+--   For each key the p of the oldest entry that is told, and the ids of the COUNT newest, newest
+--   first; nothing where there are none, an error's text where the key holds something else.
 --
 -- Entries are taken in small steps, more at a time while they are small: what is not told is hardly
 -- read.
@@ -77,12 +77,16 @@ local function page(keys, arguments)
 end
 
 local function newest(keys, arguments)
-  local count, last = tonumber(arguments[1] or 1), arguments[2] or '+'
+  local count = tonumber(arguments[1] or 1)
   local answer = {}
   for k = 1, #keys do
-    local told, to, step = {}, last, math.min(count, 2)
+    local told, to, step = {}, '+', math.min(count, 2)
     while #told <= count do
-      local entries = redis.call('XREVRANGE', keys[k], to, '-', 'COUNT', step)
+      local entries = redis.pcall('XREVRANGE', keys[k], to, '-', 'COUNT', step)
+      if entries.err then
+        told = entries.err
+        break
+      end
       local step_bytes = 0
       for i = 1, #entries do
         local id = entries[i][1]

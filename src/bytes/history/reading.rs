@@ -143,28 +143,20 @@ pub fn encode_page(call: ReadCall, channel: &[u8], question: &PageQuestion, out:
     encode_command(&arguments, out);
 }
 
-/// Appends the question for the ids of the `count` newest events of each channel, up to `to`. Plain
-/// commands tell of one channel at a time.
-pub fn encode_newest(
-    call: ReadCall,
-    channels: &[&[u8]],
-    count: usize,
-    to: Option<EventId>,
-    out: &mut Vec<u8>,
-) {
+/// Appends the question for the ids of the `count` newest events of each channel. Plain commands
+/// tell of one channel at a time.
+pub fn encode_newest(call: ReadCall, channels: &[&[u8]], count: usize, out: &mut Vec<u8>) {
     let keys: Vec<Vec<u8>> = channels.iter().map(|channel| stream_key(channel)).collect();
     let (number, count) = (keys.len().to_string(), count.to_string());
-    let to = to.map_or_else(|| "+".to_owned(), |to| to.to_string());
     let Some((command, name)) = call.command(NEWEST_FUNCTION, NEWEST_SCRIPT) else {
         debug_assert_eq!(keys.len(), 1);
         let key = keys.first().map_or(&[][..], |key| key);
-        let range: [&[u8]; 6] =
-            [b"XREVRANGE", key, to.as_bytes(), b"-", b"COUNT", count.as_bytes()];
+        let range: [&[u8]; 6] = [b"XREVRANGE", key, b"+", b"-", b"COUNT", count.as_bytes()];
         return encode_command(&range, out);
     };
     let mut arguments: Vec<&[u8]> = vec![command, name, number.as_bytes()];
     arguments.extend(keys.iter().map(Vec::as_slice));
-    arguments.extend([count.as_bytes(), to.as_bytes()]);
+    arguments.push(count.as_bytes());
     encode_command(&arguments, out);
 }
 
@@ -213,7 +205,7 @@ pub fn marks_from_answer<'a>(answer: &Value<'a>) -> Option<Vec<(EventId, &'a [u8
 
 /// Reads the answer to [`encode_newest`], one for each channel. `None`: it is no such answer.
 #[must_use]
-pub fn newest_from_answer(call: ReadCall, answer: &Value<'_>) -> Option<Vec<Option<Newest>>> {
+pub fn newest_from_answer(call: ReadCall, answer: &Value<'_>) -> Option<Vec<NewestOf>> {
     let Value::Array(parts) = answer else { return None };
     if call == ReadCall::Plain {
         let entries = parts.iter().map(|entry| {
@@ -223,19 +215,36 @@ pub fn newest_from_answer(call: ReadCall, answer: &Value<'_>) -> Option<Vec<Opti
         let entries: Vec<(EventId, EventId)> = entries.collect::<Option<_>>()?;
         let previous = entries.last().map(|(_, previous)| *previous);
         let ids = entries.into_iter().map(|(id, _)| id).collect();
-        return Some(vec![previous.map(|previous| Newest { previous, ids })]);
+        return Some(vec![previous.map(|previous| Newest { previous, ids }).ok_or(Nothing::Kept)]);
     }
-    let channel = |part: &Value<'_>| {
-        let Value::Array(ids) = part else { return None };
-        let mut ids = ids.iter().map(|id| match id {
-            Value::String(id) => EventId::parse(id),
-            _ => None,
-        });
-        let Some(previous) = ids.next() else { return Some(None) };
-        let newest = Newest { previous: previous?, ids: ids.collect::<Option<_>>()? };
-        (!newest.ids.is_empty()).then_some(Some(newest))
-    };
-    parts.iter().map(channel).collect()
+    Some(parts.iter().map(told_newest).collect())
+}
+
+/// The newest ids of a channel as the function tells them.
+fn told_newest(part: &Value<'_>) -> NewestOf {
+    let Value::Array(parts) = part else { return Err(Nothing::Readable) };
+    let [Value::String(previous), ids @ ..] = parts.as_slice() else { return Err(Nothing::Kept) };
+    let ids = ids.iter().map(|id| match id {
+        Value::String(id) => EventId::parse(id),
+        _ => None,
+    });
+    let ids: Vec<EventId> = ids.collect::<Option<_>>().ok_or(Nothing::Readable)?;
+    let last = *ids.last().ok_or(Nothing::Readable)?;
+    // Whoever may write the stream may write anything: then nothing is known of what was before.
+    let previous = EventId::parse(previous).filter(|previous| *previous < last).unwrap_or(last);
+    Ok(Newest { previous, ids })
+}
+
+/// The newest ids of a channel, if there are any.
+pub type NewestOf = Result<Newest, Nothing>;
+
+/// Why there are no ids of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nothing {
+    /// It keeps no events.
+    Kept,
+    /// Its key holds something else.
+    Readable,
 }
 
 impl ReadCall {
@@ -456,10 +465,17 @@ mod tests {
         ]);
         let newest = Newest { previous: id(1), ids: vec![id(3), id(2)] };
         let read = newest_from_answer(ReadCall::Function, &answer);
-        assert_eq!(read, Some(vec![Some(newest), None]));
-        assert_eq!(newest_from_answer(ReadCall::Plain, &Value::Array(vec![])), Some(vec![None]));
-        let alone = Value::Array(vec![Value::Array(vec![text("1-0")])]);
-        assert_eq!(newest_from_answer(ReadCall::Function, &alone), None);
+        assert_eq!(read, Some(vec![Ok(newest), Err(Nothing::Kept)]));
+        let read = newest_from_answer(ReadCall::Plain, &Value::Array(vec![]));
+        assert_eq!(read, Some(vec![Err(Nothing::Kept)]));
+        // Others may have written it: that costs nobody else the answer.
+        let odd = ["x", "9-0"].map(|previous| Value::Array(vec![text(previous), text("3-0")]));
+        let odd = odd.into_iter().chain([Value::Array(vec![text("1-0")]), text("WRONGTYPE")]);
+        let newest = Newest { previous: id(3), ids: vec![id(3)] };
+        let (ok, unreadable) = (Ok(newest), Err(Nothing::Readable));
+        let expected = vec![ok.clone(), ok, unreadable.clone(), unreadable];
+        let read = newest_from_answer(ReadCall::Function, &Value::Array(odd.collect()));
+        assert_eq!(read, Some(expected));
     }
 
     #[test]

@@ -72,8 +72,8 @@ impl Asked {
     /// questions, and channels get each other's events.
     pub(super) fn allows(&self, reply: &Reply<'_>) -> bool {
         match (self, reply) {
-            (Self::Queued, Reply::Simple(_)) | (_, Reply::Error(_)) => true,
-            (Self::Queued, _) | (_, Reply::Pong) => false,
+            (_, Reply::Error(_)) => true,
+            (_, Reply::Pong) => false,
             (Self::Clock(_) | Self::Read { .. } | Self::Oldest(_) | Self::Newest { .. }, reply) => {
                 matches!(reply, Reply::Other(_))
             }

@@ -6,8 +6,8 @@
 use super::Upstream;
 use super::commands::{Asked, Commands, Sent};
 use crate::bytes::history::{
-    self, Clock, EventId, Page, PageEnd, PageQuestion, ReadCall, marks_from_answer, marks_question,
-    newest_from_answer, oldest_from_answer,
+    self, Clock, EventId, NewestOf, Nothing, Page, PageEnd, PageQuestion, ReadCall,
+    marks_from_answer, marks_question, newest_from_answer, oldest_from_answer,
 };
 use crate::bytes::resp::{Reply, Value};
 use crate::ground::ids::ChannelId;
@@ -54,7 +54,7 @@ impl Reader {
         let call = self.call;
         let encode = |out: &mut Vec<u8>| match page_question(call, read.question, event_bytes_max) {
             Ok(question) => history::encode_page(call, &name, &question, out),
-            Err((count, to)) => history::encode_newest(call, &[&name], count, Some(to), out),
+            Err(count) => history::encode_newest(call, &[&name], count, out),
         };
         let mut bytes = Vec::new();
         encode(&mut bytes);
@@ -78,7 +78,7 @@ impl Reader {
         }
         let mut bytes = Vec::new();
         let keys: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
-        history::encode_newest(call, &keys, 1, None, &mut bytes);
+        history::encode_newest(call, &keys, 1, &mut bytes);
         let asked = Asked::Newest { channels, names, call };
         commands.push_encoded(|out| out.extend_from_slice(&bytes), Sent::History(asked));
     }
@@ -136,15 +136,15 @@ impl Reader {
                 Reply::Other(value) => {
                     let answer = Answer { read, name, call, event_bytes_max };
                     if !answer.settle(value, commands, upstream) {
-                        upstream.read_refused(read, UNREADABLE);
+                        upstream.read_refused(read, NO_ANSWER);
                     }
                 }
-                _ => upstream.read_refused(read, UNREADABLE),
+                _ => upstream.read_refused(read, NO_ANSWER),
             },
             Asked::Oldest(read) => match reply {
                 Reply::Other(value) => match oldest_from_answer(value) {
                     Some(oldest) => upstream.page(read, &empty_page(oldest)),
-                    None => upstream.read_refused(read, UNREADABLE),
+                    None => upstream.read_refused(read, NO_ANSWER),
                 },
                 _ => upstream.read_refused(read, &self.reason(reply)),
             },
@@ -155,11 +155,11 @@ impl Reader {
                 Reply::Error(error) => upstream.newest_refused(channels, error),
                 Reply::Other(value) => match newest_from_answer(call, value) {
                     Some(newest) if newest.len() == channels.len() => {
-                        upstream.newest(&channels, newest);
+                        tell_newest(channels, newest, upstream);
                     }
-                    _ => upstream.newest_refused(channels, UNREADABLE),
+                    _ => upstream.newest_refused(channels, NO_ANSWER),
                 },
-                _ => upstream.newest_refused(channels, UNREADABLE),
+                _ => upstream.newest_refused(channels, NO_ANSWER),
             },
             Asked::LoadFunction => {
                 if let Reply::Error(error) = reply {
@@ -188,6 +188,21 @@ impl Reader {
             (_, Reply::Error(error)) => error.strip_prefix(EXEC_REFUSED).unwrap_or(error).to_vec(),
             _ => UNREADABLE.to_vec(),
         }
+    }
+}
+
+fn tell_newest(channels: Vec<ChannelId>, newest: Vec<NewestOf>, upstream: &mut impl Upstream) {
+    let (mut told, mut refused) = (Vec::new(), Vec::new());
+    for (channel, newest) in channels.into_iter().zip(newest) {
+        match newest {
+            Ok(newest) => told.push((channel, Some(newest))),
+            Err(Nothing::Kept) => told.push((channel, None)),
+            Err(Nothing::Readable) => refused.push(channel),
+        }
+    }
+    upstream.newest(told);
+    if !refused.is_empty() {
+        upstream.newest_refused(refused, NO_HISTORY);
     }
 }
 
@@ -221,20 +236,24 @@ impl Answer {
             }
             Err(_) => {
                 let newest = newest_from_answer(call, value).and_then(|mut newest| newest.pop());
-                let Some(newest) = newest else { return false };
-                upstream.index(read, newest);
+                match newest {
+                    Some(Ok(newest)) => upstream.index(read, Some(newest)),
+                    Some(Err(Nothing::Kept)) => upstream.index(read, None),
+                    Some(Err(Nothing::Readable)) => upstream.read_refused(read, NO_HISTORY),
+                    None => return false,
+                }
                 true
             }
         }
     }
 }
 
-/// What is asked of a channel's history: a page, or else how many ids, up to which.
+/// What is asked of a channel's history: a page, or else how many ids.
 fn page_question(
     call: ReadCall,
     question: Question,
     event_bytes_max: usize,
-) -> Result<PageQuestion, (usize, EventId)> {
+) -> Result<PageQuestion, usize> {
     match question {
         Question::Page { from, to, bytes_max, caution } => {
             let of_plain = (HISTORY_RANGE_BYTES_MAX / event_bytes_max.max(1)) >> caution;
@@ -244,7 +263,7 @@ fn page_question(
             };
             Ok(PageQuestion { from, to, bytes_max, entries_max, event_bytes_max })
         }
-        Question::Newest { count, to } => Err((count, to)),
+        Question::Newest { count } => Err(count),
     }
 }
 
@@ -307,6 +326,11 @@ impl Commands {
 const EXEC_REFUSED: &[u8] = b"EXECABORT Transaction discarded because of: ";
 
 const UNREADABLE: &[u8] = b"ERR the history can't be read";
+
+/// Asked again it would be the same.
+const NO_ANSWER: &[u8] = b"ERR what Redis answers is no history";
+
+const NO_HISTORY: &[u8] = b"WRONGTYPE the key of a channel holds something else than its history";
 
 /// What [`Commands::read_clock`] asks.
 struct ClockAnswer<'a> {

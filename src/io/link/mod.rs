@@ -74,7 +74,7 @@ pub trait Upstream {
     /// Redis does not tell a page, or those ids.
     fn read_refused(&mut self, read: HistoryRead, error: &[u8]);
     /// The newest event of each channel; `None`: it has none.
-    fn newest(&mut self, channels: &[ChannelId], newest: Vec<Option<Newest>>);
+    fn newest(&mut self, newest: Vec<(ChannelId, Option<Newest>)>);
     /// Redis does not tell those.
     fn newest_refused(&mut self, channels: Vec<ChannelId>, error: &[u8]);
     /// Redis has noted the oldest of the channels that it was to note, or not.

@@ -92,9 +92,9 @@ impl Upstream for Told {
         self.history.push(String::from_utf8_lossy(error).into_owned());
     }
 
-    fn newest(&mut self, channels: &[ChannelId], newest: Vec<Option<Newest>>) {
-        let newest: Vec<_> = newest.into_iter().map(|newest| newest.map(|n| n.ids)).collect();
-        self.history.push(format!("newest of {channels:?}: {newest:?}"));
+    fn newest(&mut self, newest: Vec<(ChannelId, Option<Newest>)>) {
+        let newest: Vec<_> = newest.into_iter().map(|(id, n)| (id, n.map(|n| n.ids))).collect();
+        self.history.push(format!("newest: {newest:?}"));
     }
 
     fn newest_refused(&mut self, channels: Vec<ChannelId>, error: &[u8]) {
@@ -517,8 +517,14 @@ fn newest_ids_of_many_channels_are_told_by_one_answer_or_one_each() {
     let names = vec![b"a".to_vec(), b"b".to_vec()];
     world.link.read_newest(channels.clone(), names.clone());
     world.answers("*2\r\n*2\r\n$3\r\n1-0\r\n$3\r\n2-0\r\n*0\r\n");
-    let newest = vec![Some(vec!["2-0".parse_id()]), None::<Vec<EventId>>];
-    assert_eq!(world.told.history, [format!("newest of {channels:?}: {newest:?}")]);
+    let newest = [(ChannelId(1), Some(vec!["2-0".parse_id()])), (ChannelId(2), None)];
+    assert_eq!(world.told.history, [format!("newest: {newest:?}")]);
+    // A key that holds something else costs its own channel the answer.
+    world.link.read_newest(channels.clone(), names.clone());
+    world.answers("*2\r\n$9\r\nWRONGTYPE\r\n*0\r\n");
+    let [.., told, refused] = world.told.history.as_slice() else { panic!() };
+    assert_eq!(*told, format!("newest: {:?}", [(ChannelId(2), None::<Vec<EventId>>)]));
+    assert!(refused.starts_with("no newest of [channel #1]: WRONGTYPE"), "{refused}");
     world.link.read_newest(channels, names);
     world.answers("-BUSY script\r\n");
     let told = world.told.history.last().unwrap();

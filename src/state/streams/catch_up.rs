@@ -63,6 +63,9 @@ struct Next {
     previous: Option<EventId>,
 }
 
+/// Bytes that are as much work as an event of none.
+const EVENT_COST: usize = 64;
+
 impl Streams {
     /// Makes the connection a stream of `channels`, some of which are kept. True if it has to wait.
     pub(super) fn begin_catch_up(
@@ -80,6 +83,9 @@ impl Streams {
                 }
             }
         }
+        if matches!(catch_up.start, Start::Now | Start::Last(0)) {
+            self.begin_with_present(&mut catch_up);
+        }
         self.connections.set_rare(id.slot, Rare::CatchUp(Box::new(catch_up)));
         self.catch_up(id, sockets);
         self.connections.get(id).is_some_and(|c| c.state == State::CatchingUp)
@@ -94,14 +100,15 @@ impl Streams {
         }
     }
 
-    /// Takes a stream as far towards the present as it goes now. Returns the bytes that it sent.
+    /// Takes a stream as far towards the present as it goes now. Returns the bytes that it sent,
+    /// more for events of next to none.
     pub(super) fn catch_up(&mut self, id: ConnectionId, sockets: &mut impl Sockets) -> usize {
         let mut bytes = 0;
         self.counters.looks.add(1);
         self.history.looked_at = self.now;
         while bytes < CATCH_UP_LOOK_BYTES_MAX {
-            let (sent, goes_on) = self.catch_up_once(id, sockets);
-            bytes += sent;
+            let (cost, goes_on) = self.catch_up_once(id, sockets);
+            bytes += cost;
             if !goes_on {
                 return bytes;
             }
@@ -123,7 +130,11 @@ impl Streams {
             }
         };
         catch_up.is_ready = false;
-        match self.next_step(id, &mut catch_up) {
+        catch_up.gathered = 0;
+        let step = self.next_step(id, &mut catch_up);
+        let work = catch_up.gathered * EVENT_COST;
+        catch_up.has_looked = true;
+        match step {
             Step::Wait => {
                 self.connections.set_rare(id.slot, Rare::CatchUp(catch_up));
                 (0, false)
@@ -131,12 +142,12 @@ impl Streams {
             Step::Send { bytes, goes_on } => {
                 self.connections.set_rare(id.slot, Rare::CatchUp(catch_up));
                 self.send_own(id, &bytes, sockets);
-                (bytes.len(), goes_on && !self.connections.has_backlog(id.slot))
+                (bytes.len().max(work), goes_on && !self.connections.has_backlog(id.slot))
             }
             Step::Join(bytes) => {
                 self.join(id, *catch_up);
                 self.send_own(id, &bytes, sockets);
-                (bytes.len(), false)
+                (bytes.len().max(work), false)
             }
         }
     }
@@ -220,38 +231,43 @@ impl Streams {
             self.history.suspended.push(id);
             return Step::Wait;
         };
-        if self.history.is_given_up && catch_up.is_open() {
-            // What came since its head was sent went to nobody.
+        if self.history.is_given_up && (catch_up.is_open() || catch_up.start.returns()) {
+            // What came since its head was sent, or since it was here before, went to nobody.
             catch_up.places.iter_mut().for_each(|place| place.lack_once(ResetReason::NoHistory));
         }
+        catch_up.begin_step(position);
         if self.waits_for_subscriptions(id, catch_up) {
             return Step::Wait;
         }
         if catch_up.cursor.is_none() {
             catch_up.cursor = self.resolve(id, catch_up, position);
         }
-        let Some(mut cursor) = catch_up.cursor else { return Step::Wait };
+        let Some(mut cursor) = self.proven_cursor(id, catch_up, position) else {
+            return Step::Wait;
+        };
         let mut bytes = Vec::new();
         if let First::Unsent { head, retry_ms } =
             std::mem::replace(&mut catch_up.first, First::Sent)
         {
             bytes = head;
-            encode_first(catch_up.start, Some(cursor), retry_ms, &mut bytes);
+            let has = Some(cursor).filter(|_| !self.history.is_given_up);
+            encode_first(catch_up.start, has, retry_ms, &mut bytes);
         }
         loop {
             let needs = self.cover(catch_up, cursor);
             if !needs.is_empty() {
-                self.await_history(id, catch_up, needs);
-                return if bytes.is_empty() {
-                    Step::Wait
-                } else {
-                    Step::Send { bytes, goes_on: false }
-                };
+                self.await_needs(id, catch_up, needs, position);
+                if bytes.is_empty() {
+                    return Step::Wait;
+                }
+                catch_up.is_begun = true;
+                return Step::Send { bytes, goes_on: false };
             }
             let pages = catch_up.places.iter().filter_map(|place| place.page.as_ref());
             let limit = pages.map(|page| page.to()).min();
             let is_all = self.gather(catch_up, limit, &mut bytes);
             if !is_all {
+                catch_up.is_begun = true;
                 return Step::Send { bytes, goes_on: true };
             }
             let sent = catch_up.cursor.unwrap_or(cursor);
@@ -264,14 +280,59 @@ impl Streams {
         }
     }
 
+    /// Lets the stream wait for what it needs of its channels.
+    fn await_needs(
+        &mut self,
+        id: ConnectionId,
+        catch_up: &mut CatchUp,
+        needs: Vec<(ChannelId, Need)>,
+        position: EventId,
+    ) {
+        // What is read up to an id is all only if Redis has given that.
+        let is_ahead = |(channel, _): &(ChannelId, Need)| {
+            self.recent(*channel).and_then(Recent::floor).is_some_and(|floor| floor > position)
+        };
+        if !needs.iter().any(is_ahead) || !self.waits_for_clock(id, catch_up) {
+            self.await_history(id, catch_up, needs);
+        }
+    }
+
+    /// How far the stream has come. It may have had events ahead of the clock that were none, or
+    /// that Redis has lost since: then it has not had all that came later on its other channels.
+    fn proven_cursor(
+        &mut self,
+        id: ConnectionId,
+        catch_up: &mut CatchUp,
+        position: EventId,
+    ) -> Option<EventId> {
+        let cursor = catch_up.cursor?;
+        if cursor > position && catch_up.is_open() {
+            if self.waits_for_clock(id, catch_up) {
+                return None;
+            }
+        } else if !self.history.is_of_lost_time(cursor) {
+            catch_up.clock_needed = None;
+            return Some(cursor);
+        }
+        catch_up.clock_needed = None;
+        catch_up.cursor = Some(self.start_anew(catch_up, ResetReason::UnknownId));
+        catch_up.cursor
+    }
+
     fn waits_for_subscriptions(&mut self, id: ConnectionId, catch_up: &mut CatchUp) -> bool {
         let mut missing = Vec::new();
         for place in &mut catch_up.places {
             let Some(entry) = self.channels.get(place.channel) else { continue };
             match entry.subscription {
+                Subscription::Standing if std::mem::take(&mut place.is_refused) => {
+                    place.lack(ResetReason::LinkLost);
+                }
                 Subscription::Standing => {}
                 // It is told again once the subscription stands.
-                Subscription::Refused => place.lack_once(ResetReason::LinkLost),
+                Subscription::Refused => {
+                    place.is_refused = true;
+                    place.lack_once(ResetReason::LinkLost);
+                }
                 Subscription::Idle | Subscription::Asked => missing.push(place.channel),
             }
         }
@@ -314,9 +375,9 @@ impl Streams {
             Start::Last(count) => return self.start_of_last(id, catch_up, count, position),
             Start::Ago(ms) => {
                 let now_ms = self.history.redis_time_ms(self.now_ms);
-                before(now_ms.saturating_sub(ms)).min(position)
+                catch_up.begin_after(before(now_ms.saturating_sub(ms))).min(position)
             }
-            Start::At(ms) => before(ms).min(position),
+            Start::At(ms) => catch_up.begin_after(before(ms)).min(position),
             Start::After(after) => after,
         };
         if after > position {
@@ -354,10 +415,18 @@ impl Streams {
         true
     }
 
+    /// The stream wants nothing that has arrived by now. Some of that may be ahead of the clock.
+    fn begin_with_present(&self, catch_up: &mut CatchUp) {
+        for place in &mut catch_up.places {
+            let arrived = self.standing(place.channel).and_then(Recent::newest);
+            place.begins_after = arrived.unwrap_or_default();
+        }
+    }
+
     /// Who comes back to a channel that has had events which nobody keeps is told.
     fn lack_mixed(&self, catch_up: &mut CatchUp) {
         for place in &mut catch_up.places {
-            if place.reset.is_none() && self.is_kept(place.channel) && self.is_mixed(place.channel)
+            if !place.was_told_now() && self.is_kept(place.channel) && self.is_mixed(place.channel)
             {
                 place.lack(ResetReason::NoHistory);
             }
@@ -387,17 +456,29 @@ impl Streams {
         let mut ids = Vec::new();
         for place in &mut catch_up.places {
             let Some(recent) = self.standing(place.channel) else { continue };
-            if !recent.meets(Need::Newest(count)) {
-                needs.push((place.channel, Need::Newest(count)));
+            if recent.count() >= count {
+                ids.extend(recent.newest_first(EventId::ZERO).take(count));
                 continue;
             }
-            ids.extend(recent.newest_first().take(count));
-            place.excused = recent.previous_of_all().unwrap_or_default();
+            if place.index.is_none() {
+                place.index = recent.index(count).cloned();
+            }
+            let Some(index) = &place.index else {
+                needs.push((place.channel, Need::Newest(count)));
+                continue;
+            };
+            let told = index.ids.first().copied().unwrap_or(index.previous);
+            let arrived = recent.newest_first(told);
+            ids.extend(arrived.chain(index.ids.iter().copied()).take(count));
+            if index.is_whole {
+                place.excused = index.previous;
+            }
         }
         if !needs.is_empty() {
             self.await_history(id, catch_up, needs);
             return None;
         }
+        catch_up.places.iter_mut().for_each(|place| place.index = None);
         if let Some(last) = count.checked_sub(1).filter(|last| *last < ids.len()) {
             ids.select_nth_unstable_by(last, |a, b| b.cmp(a));
             ids.truncate(count);
@@ -416,7 +497,8 @@ impl Streams {
     /// Takes to hand what comes after `cursor` on each channel. What is not there is returned.
     fn cover(&self, catch_up: &mut CatchUp, cursor: EventId) -> Vec<(ChannelId, Need)> {
         let mut needs = Vec::new();
-        let begins_with_all = matches!(catch_up.start, Start::All | Start::Last(_));
+        let begins_with_all =
+            matches!(catch_up.start, Start::All | Start::Last(_)) && !catch_up.has_had_events;
         for place in &mut catch_up.places {
             let Some(recent) = self.standing(place.channel) else {
                 place.page = None;
@@ -460,16 +542,18 @@ impl Streams {
             if limit.is_some_and(|limit| next.id > limit) {
                 break;
             }
-            if count > 0 && bytes.len() >= bytes_max {
+            if count > 0 && bytes.len().max(catch_up.gathered * EVENT_COST) >= bytes_max {
                 is_all = false;
                 break;
             }
+            catch_up.gathered += 1;
             // An event that arrived ahead of the clock may be none, and its id no place to be at.
             let confirmed = catch_up.cursor.filter(|cursor| Some(*cursor) <= self.history.position);
             self.encode_resets(catch_up, confirmed, false, bytes);
             let Some(source) = sources.get_mut(number) else { break };
             bytes.extend_from_slice(source.bytes());
             catch_up.cursor = Some(next.id);
+            catch_up.has_had_events = true;
             source.number += 1;
             count += 1;
             note_hole(catch_up, source, next.id);
@@ -480,11 +564,11 @@ impl Streams {
 
     /// What is at hand of each channel. Holes at its beginning are noted.
     fn sources(&self, catch_up: &mut CatchUp) -> Vec<Source<'_>> {
-        let cursor = catch_up.cursor.unwrap_or_default();
         let mut sources = Vec::with_capacity(catch_up.places.len());
         for number in 0..catch_up.places.len() {
             let Some(place) = catch_up.places.get(number) else { continue };
             let Some(recent) = self.standing(place.channel) else { continue };
+            let cursor = catch_up.cursor.unwrap_or_default().max(place.begins_after);
             let source = match &place.page {
                 Some(page) => Source {
                     place: number,
@@ -508,6 +592,14 @@ impl Streams {
     fn encode_rest(&self, catch_up: &mut CatchUp, bytes: &mut Vec<u8>) {
         if catch_up.start.returns() {
             self.lack_mixed(catch_up);
+        }
+        if catch_up.is_begun {
+            // What was published without history since the head was sent went to others.
+            for place in &mut catch_up.places {
+                if !self.is_kept(place.channel) && !place.was_told_now() {
+                    place.lack(ResetReason::NoHistory);
+                }
+            }
         }
         self.encode_resets(catch_up, self.history.confirmed(), true, bytes);
     }

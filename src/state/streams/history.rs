@@ -42,6 +42,8 @@ pub(super) struct History {
     pub(super) repair: Option<Box<Repair>>,
     /// Channels that stand, or will, when Redis has told its newest id.
     pub(super) acknowledged: Vec<ChannelId>,
+    /// Channels that begin anew then, and that nobody else waits for: their streams are told.
+    realigned: Vec<ChannelId>,
     /// Channels with events passed on that the clock has not confirmed.
     ahead: Vec<ChannelId>,
     pub(super) marks: Marks,
@@ -66,6 +68,12 @@ pub(super) struct History {
     pub(super) vanished: Vec<(ChannelId, EventId, EventId)>,
     /// Bytes of all pages.
     pub(super) page_bytes: PageBytes,
+    /// Bytes set aside for pages that streams wait for.
+    pub(super) set_aside: PageBytes,
+    /// How many have come since those were let go last that nobody holds, and whether somebody has
+    /// let some go since.
+    pub(super) pages_added: usize,
+    pub(super) has_let_go: bool,
     /// Channels with pages that nobody may need any more, the oldest first.
     pub(super) paged: VecDeque<ChannelId>,
     /// Channels with ids of their newest events.
@@ -108,6 +116,7 @@ impl History {
             since: EventId::ZERO,
             repair: None,
             acknowledged: Vec::new(),
+            realigned: Vec::new(),
             ahead: Vec::new(),
             marks,
             clock: ClockState::default(),
@@ -122,6 +131,9 @@ impl History {
             asked_bytes: 0,
             vanished: Vec::new(),
             page_bytes: PageBytes::default(),
+            set_aside: PageBytes::default(),
+            pages_added: 0,
+            has_let_go: false,
             paged: VecDeque::new(),
             indexed: Vec::new(),
             looked_at: Tick::default(),
@@ -185,6 +197,12 @@ impl History {
         self.position.filter(|_| self.is_current() && self.ahead.is_empty())
     }
 
+    /// Bytes of pages that are there, or are to come.
+    pub(super) fn room_taken(&self) -> usize {
+        let to_come = self.set_aside.get().max(self.listed_bytes + self.asked_bytes);
+        self.page_bytes.get() + to_come
+    }
+
     /// Whether what arrives may be passed on.
     pub(super) fn is_current(&self) -> bool {
         self.repair.is_none() && self.position.is_some()
@@ -216,7 +234,14 @@ impl Streams {
                 self.counters.gaps.add(1);
                 return self.doubt(id, event.previous);
             }
-            Follows::Gap => self.reset_at(id, ResetReason::LinkLost, None),
+            Follows::Gap => {
+                self.reset_at(id, ResetReason::LinkLost, None);
+                // What is known of it would have a hole.
+                self.begin_apart(id);
+                if self.history.repair.is_some() {
+                    return;
+                }
+            }
             // Of this id and those before it one was forged.
             Follows::Backwards => return self.distrust(id),
         }
@@ -266,25 +291,34 @@ impl Streams {
         if self.has_streams(id) {
             self.reset_at(id, ResetReason::UnknownId, None);
         }
-        self.realign(id);
+        self.begin_apart(id);
     }
 
-    /// What is known of a channel begins anew with what Redis tells next.
+    /// What is known of a channel begins anew with what Redis tells next. Nobody else waits for it.
+    fn begin_apart(&mut self, id: ChannelId) {
+        if self.unalign(id) {
+            self.history.realigned.push(id);
+        }
+    }
+
+    /// What is known of a channel begins anew with what Redis tells next, and what it missed until
+    /// then is made up for.
     pub(super) fn realign(&mut self, id: ChannelId) {
+        if self.unalign(id) {
+            self.history.acknowledged.push(id);
+        }
+    }
+
+    /// True if something was known.
+    fn unalign(&mut self, id: ChannelId) -> bool {
         if let Some(repair) = &mut self.history.repair {
             repair.forget_after(id, EventId::ZERO);
         }
-        let Some(recent) = self.channels.recent_mut(id) else { return };
-        if recent.floor().is_some() {
-            self.history.cached_bytes -= recent.unalign();
-            self.history.acknowledged.push(id);
-        }
         self.history.wish_clock(ClockWish::Newest);
-    }
-
-    /// Something arrived whose id can't be told.
-    pub fn note_skipped(&mut self, id: ChannelId) {
-        self.realign(id);
+        let Some(recent) = self.channels.recent_mut(id) else { return false };
+        let was_aligned = recent.floor().is_some();
+        self.history.cached_bytes -= recent.unalign();
+        was_aligned
     }
 
     /// What Redis is to be asked of its clock now; to be asked once.
@@ -316,15 +350,22 @@ impl Streams {
     pub fn give_history_up(&mut self) {
         self.history.clock.told += 1;
         self.history.clock.due = Some((self.now.after(GIVEN_UP_TICKS), ClockWish::Newest));
-        if self.history.rules.is_empty() || std::mem::replace(&mut self.history.is_given_up, true) {
+        if self.history.rules.is_empty() {
             return;
         }
+        self.history.is_given_up = true;
         self.forget_history();
-        let acknowledged = std::mem::take(&mut self.history.acknowledged);
-        self.history.repair = None;
+        let mut acknowledged = std::mem::take(&mut self.history.acknowledged);
+        acknowledged.append(&mut self.history.realigned);
+        let was_repaired = self.history.repair.take().is_some();
         self.history.position = Some(EventId::ZERO);
         for id in self.channels.ids() {
-            self.forget_recent(id);
+            let was_kept = self.forget_recent(id);
+            let channel = self.channels.get(id);
+            let stands = channel.is_some_and(|c| c.subscription == Subscription::Standing);
+            if was_repaired && was_kept && stands && self.has_streams(id) {
+                self.reset_at(id, self.link_loss, None);
+            }
         }
         acknowledged.into_iter().for_each(|id| self.stand(id));
         self.resume_suspended();
@@ -367,6 +408,9 @@ impl Streams {
         match &mut self.history.repair {
             Some(repair) => repair.tell(newest),
             None => self.history.position = self.history.position.max(Some(newest)),
+        }
+        for id in std::mem::take(&mut self.history.realigned) {
+            self.align_apart(id, newest);
         }
         for id in std::mem::take(&mut self.history.acknowledged) {
             self.align(id, newest);
@@ -449,6 +493,7 @@ impl Streams {
             let has_streams = self.has_streams(id);
             let Some(recent) = self.channels.recent_mut(id) else { continue };
             recent.passed = newest;
+            recent.repair = None;
             self.history.cached_bytes -= recent.forget_after(newest);
             if has_streams {
                 // The ids of before may lie ahead of those to come.
@@ -460,20 +505,36 @@ impl Streams {
         }
     }
 
+    /// A channel that is distrusted begins anew. Nobody waits for what came meanwhile, should
+    /// nothing be passed on: its streams are told.
+    fn align_apart(&mut self, id: ChannelId, newest: EventId) {
+        let Some(recent) = self.channels.recent_mut(id) else { return };
+        if self.history.repair.is_some() {
+            recent.passed = recent.passed.max(newest);
+            if self.has_streams(id) {
+                self.reset_at(id, ResetReason::UnknownId, None);
+            }
+        }
+        self.align(id, newest);
+    }
+
     /// What is published on a channel from now on arrives; everything before is history.
     fn align(&mut self, id: ChannelId, newest: EventId) {
         let position = self.history.position.unwrap_or_default();
-        let is_repaired = self.history.repair.as_ref().is_some_and(|repair| repair.is_begun());
+        let repair = self.history.repair.as_ref();
+        let is_repaired = repair.is_some_and(|repair| repair.is_begun());
+        let doubted = repair.and_then(|repair| repair.doubted(id));
         let Some(recent) = self.channels.recent_mut(id) else { return };
         self.history.cached_bytes -= recent.align(newest);
-        let from = recent.passed.max(position);
+        let passed = recent.passed.max(position);
+        let from = doubted.map_or(passed, |arrived| arrived.min(passed));
         let stood = self.channels.get(id).is_some_and(|c| c.subscription == Subscription::Standing);
         if is_repaired && stood && from < newest {
             self.miss(id, from, newest);
         }
         self.stand(id);
-        // Those who need nothing that is history now.
-        self.wake_met(id, None);
+        let met = self.channels.recent_mut(id).map_or_else(Vec::new, Recent::take_arrived);
+        self.wake_met(id, met, |_| {});
     }
 
     /// Redis acknowledged the subscription of a channel whose events are kept.
@@ -526,9 +587,6 @@ impl Streams {
         if self.now.since(self.history.looked_at) >= IDLE_TICKS {
             self.history.looked_at = self.now;
             self.drop_idle_pages(0);
-            for id in std::mem::take(&mut self.history.indexed) {
-                self.channels.recent_mut(id).into_iter().for_each(Recent::drop_index);
-            }
         }
     }
 
@@ -539,6 +597,11 @@ impl Streams {
             repair.lose();
         }
         self.history.acknowledged.clear();
+        for id in std::mem::take(&mut self.history.realigned) {
+            if let Some(recent) = self.channels.recent_mut(id) {
+                recent.has_gone_on_without = true;
+            }
+        }
         self.forget_history();
         self.history.clock.told = self.history.clock.asked;
         self.history.clock.due = None;
@@ -561,11 +624,13 @@ impl Streams {
         (history.listed_bytes, history.asked_bytes) = (0, 0);
         history.vanished.clear();
         history.paged.clear();
+        history.indexed.clear();
         history.suspended.append(&mut history.clock_waiters);
         history.suspended.extend(history.line.drain(..));
         for id in self.channels.ids() {
             let Some(recent) = self.channels.recent_mut(id) else { continue };
-            let waiters = recent.take_met(|_| false);
+            recent.is_paged = false;
+            let waiters = recent.take_all_waiters();
             self.history.suspended.extend(waiters.iter().map(|waiter| waiter.stream));
         }
     }
@@ -607,12 +672,14 @@ impl Streams {
         self.history.cached = kept;
     }
 
-    /// A channel is forgotten, and what is kept of it.
-    pub(super) fn forget_recent(&mut self, id: ChannelId) {
-        if let Some(recent) = self.channels.get_mut(id).and_then(|c| c.recent.take()) {
+    /// A channel is forgotten, and what is kept of it. True if something was.
+    pub(super) fn forget_recent(&mut self, id: ChannelId) -> bool {
+        let recent = self.channels.get_mut(id).and_then(|channel| channel.recent.take());
+        if let Some(recent) = &recent {
             self.history.cached_bytes -= recent.bytes();
             self.history.channels -= 1;
         }
+        recent.is_some()
     }
 
     /// What is known of a channel's history, to be read.
@@ -623,6 +690,8 @@ impl Streams {
 
 #[cfg(test)]
 mod bounds;
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]

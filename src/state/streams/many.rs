@@ -205,13 +205,15 @@ impl LanePass {
             };
             let is_reset = |other: &&&Arrival| matches!(other.kind, Kind::Reset(_));
             let (before, from) = mine.split_at_checked(place).unwrap_or_default();
-            let later = from.iter().skip(1).take_while(is_reset);
-            if later.clone().any(|other| other.kind == arrival.kind) {
+            let mut later = from.iter().skip(1).take_while(is_reset).peekable();
+            // An id passes by what all of them tell of, so it stands in the last.
+            let is_last = later.peek().is_none();
+            if later.any(|other| other.kind == arrival.kind) {
                 continue;
             }
             let run = before.iter().rev().take_while(is_reset).count();
             let run = mine.get(place - run..=place).unwrap_or_default();
-            pieces.push((merged_reset(reason, run, names), 0));
+            pieces.push((merged_reset(reason, run, is_last, names), 0));
         }
         pieces
     }
@@ -367,13 +369,17 @@ impl Lane {
 fn merged_reset<'a>(
     reason: ResetReason,
     mine: &[&Arrival],
+    is_last: bool,
     name: &dyn Fn(ChannelId) -> &'a [u8],
 ) -> Rc<[u8]> {
     let same: Vec<&&Arrival> = mine.iter().filter(|a| a.kind == Kind::Reset(reason)).collect();
-    if let [only] = same.as_slice() {
+    let id = mine.iter().rev().find_map(|arrival| arrival.id).filter(|_| is_last);
+    if let [only] = same.as_slice()
+        && only.id == id
+    {
         return Rc::clone(&only.bytes);
     }
-    let id = mine.iter().rev().find_map(|arrival| arrival.id).map(|id| id.to_string());
+    let id = id.map(|id| id.to_string());
     let mut names: Vec<&[u8]> = Vec::new();
     for arrival in same {
         let name = name(arrival.channel);

@@ -11,12 +11,15 @@ use super::clock::ClockWish;
 use crate::bytes::history::EventId;
 use crate::ground::ids::{ChannelId, ConnectionId};
 use crate::ground::limits::{
-    HISTORY_PAGE_BYTES_MAX, HISTORY_PAGE_BYTES_MIN, HISTORY_PAGES_BYTES_MAX,
-    HISTORY_PAGES_IDLE_BYTES_MAX, HISTORY_READING_BYTES_MAX,
+    HISTORY_PAGE_BYTES_MIN, HISTORY_PAGES_BYTES_MAX, HISTORY_PAGES_IDLE_BYTES_MAX,
+    HISTORY_READING_BYTES_MAX,
 };
-use crate::state::catch_up::CatchUp;
-use crate::state::history_page::{HistoryPage, PageDraft};
-use crate::state::recent::{HistoryRead, Index, Need, Question, Reading, Waiter};
+use crate::state::catch_up::{CatchUp, Place};
+use crate::state::history_page::{Account, HistoryPage, PageDraft};
+use crate::state::recent::{HistoryRead, Index, Need, Question, Reading, Recent, Waiter};
+
+/// Pages that have to come before those that nobody holds are looked for again.
+const PAGES_PER_WALK_MIN: usize = 16;
 
 /// How far a page goes that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +40,11 @@ impl Streams {
         if recent.reading != Reading::Idle {
             return;
         }
-        let mut bytes = recent.next_bytes();
-        if recent.repair.is_some() {
-            bytes = self.repair_bytes(if bytes > HISTORY_PAGE_BYTES_MAX { bytes } else { 0 });
-        }
+        let bytes = match recent.repair {
+            Some(_) => self.repair_bytes(recent.event_bytes()),
+            None if self.is_tight() => recent.least_bytes(),
+            None => recent.next_bytes(),
+        };
         if let Some(recent) = self.channels.recent_mut(id) {
             recent.reading = Reading::Listed(bytes);
             self.history.listed_bytes += bytes;
@@ -59,29 +63,31 @@ impl Streams {
                 Reading::Listed(bytes) => Some((recent, bytes)),
                 _ => None,
             });
-            let Some((recent, bytes)) = listed else {
+            let Some((recent, listed)) = listed else {
                 self.history.reads.pop_front();
                 continue;
             };
+            // Somebody may have come since who counts ids.
+            let bytes = listed.max(recent.ids_bytes());
             if asked_bytes > 0 && asked_bytes + bytes > HISTORY_READING_BYTES_MAX {
                 return None;
             }
             self.history.reads.pop_front();
-            self.history.listed_bytes -= bytes;
+            self.history.listed_bytes -= listed;
             recent.reading = Reading::Idle;
-            match recent.next_question(bytes, now) {
+            match recent.next_question(listed, now) {
                 None => {}
                 Some(Ok(question)) => {
                     let from = match question {
                         Question::Page { from, .. } => from,
-                        Question::Newest { to, .. } => to,
+                        Question::Newest { .. } => EventId::ZERO,
                     };
                     recent.reading = Reading::Asked(bytes, from);
                     self.history.asked_bytes += bytes;
                     self.counters.history_reads.add(1);
                     return Some(HistoryRead { channel: id, question });
                 }
-                Some(Err((from, to))) => self.add_lost_page(id, from, to),
+                Some(Err(question)) => self.answer_with_nothing(id, question),
             }
         }
     }
@@ -93,18 +99,18 @@ impl Streams {
         if !self.end_reading(id) {
             return;
         }
+        let is_tight = self.is_tight();
         let sum = &self.history.page_bytes;
-        let is_tight = 2 * (sum.get() + self.history.listed_bytes) > HISTORY_PAGES_BYTES_MAX;
         let Some(recent) = self.channels.recent_mut(id) else { return };
         let last = draft.last();
         let page = match (end, last) {
             (ReadEnd::Big { bytes }, _) if bytes > bytes_max => {
-                recent.grow_pages(bytes);
+                recent.set_event_bytes(bytes);
                 return self.list_reading(id);
             }
             (ReadEnd::More, Some(last)) => {
                 if !is_tight {
-                    recent.grow_pages(0);
+                    recent.grow_pages();
                 }
                 HistoryPage::new(from, last.min(to), draft, sum)
             }
@@ -125,6 +131,9 @@ impl Streams {
             // No progress can be made there.
             (ReadEnd::More | ReadEnd::Big { .. }, _) => HistoryPage::empty(from, to, to, sum),
         };
+        if let Some(recent) = self.channels.recent_mut(id) {
+            recent.set_event_bytes(0);
+        }
         self.add_page(id, from, page);
     }
 
@@ -132,18 +141,22 @@ impl Streams {
     /// none.
     pub fn take_index(&mut self, read: HistoryRead, newest: Option<(EventId, Vec<EventId>)>) {
         let id = read.channel;
-        let Question::Newest { count, to } = read.question else { return };
-        if !self.end_reading(id) {
-            return;
+        let Question::Newest { count } = read.question else { return };
+        if self.end_reading(id) {
+            self.add_index(id, count, newest);
         }
+    }
+
+    fn add_index(&mut self, id: ChannelId, count: usize, newest: Option<(EventId, Vec<EventId>)>) {
         let Some(recent) = self.channels.recent_mut(id) else { return };
-        if recent.floor() == Some(to) {
-            let (previous, ids) = newest.unwrap_or((to, Vec::new()));
-            let is_whole = ids.len() < count;
-            recent.set_index(Index { ids, previous, is_whole });
+        let (previous, ids) = newest.unwrap_or_default();
+        let is_whole = ids.len() < count;
+        let index = Rc::new(Index::new(ids, previous, is_whole, &self.history.page_bytes));
+        if recent.set_index(Rc::clone(&index)) {
             self.history.indexed.push(id);
         }
-        self.wake_met(id, None);
+        let met = recent.take_counting(&index);
+        self.wake_met(id, met, |place| place.index = Some(Rc::clone(&index)));
     }
 
     /// What was asked can't be had: for the moment, or at all.
@@ -159,17 +172,19 @@ impl Streams {
                 }
                 self.history.delayed.push(self.now, id);
             }
-            Question::Page { from, to, .. } => self.add_lost_page(id, from, to),
-            Question::Newest { .. } => self.take_index_of_nothing(read),
+            question => self.answer_with_nothing(id, question),
         }
     }
 
-    /// Ids that can't be had: as if nothing were kept.
-    fn take_index_of_nothing(&mut self, read: HistoryRead) {
-        if let Some(recent) = self.channels.recent_mut(read.channel) {
-            recent.reading = Reading::Asked(0, EventId::ZERO);
+    /// What can't be had counts as lost.
+    fn answer_with_nothing(&mut self, id: ChannelId, question: Question) {
+        match question {
+            Question::Page { from, to, .. } => {
+                let page = HistoryPage::empty(from, to, to, &self.history.page_bytes);
+                self.add_page(id, from, page);
+            }
+            Question::Newest { count } => self.add_index(id, count, None),
         }
-        self.take_index(read, None);
     }
 
     /// An answer has come. False if it is none to what is asked.
@@ -179,12 +194,6 @@ impl Streams {
         recent.reading = Reading::Idle;
         self.history.asked_bytes -= bytes;
         true
-    }
-
-    /// What can't be had counts as lost.
-    fn add_lost_page(&mut self, id: ChannelId, from: EventId, to: EventId) {
-        let page = HistoryPage::empty(from, to, to, &self.history.page_bytes);
-        self.add_page(id, from, page);
     }
 
     /// The clock told up to where what is missing may have expired, or been evicted.
@@ -203,52 +212,64 @@ impl Streams {
         let page = Rc::new(page);
         let Some(recent) = self.channels.recent_mut(id) else { return };
         recent.add_page(Rc::clone(&page));
+        if !std::mem::replace(&mut recent.is_paged, true) {
+            self.history.paged.push_back(id);
+        }
         let repaired = recent.repair.filter(|(missed, _)| *missed == from);
-        self.history.paged.push_back(id);
+        let met = recent.take_continued(&page);
         if let Some(repaired) = repaired {
             self.take_repair_page(id, Rc::clone(&page), repaired);
         }
-        self.wake_met(id, Some(&page));
-        self.drop_idle_pages(HISTORY_PAGES_IDLE_BYTES_MAX);
+        self.wake_met(id, met, |place| place.page = Some(Rc::clone(&page)));
+        // A walk over all of them is paid for by as many as have come.
+        self.history.pages_added += 1;
+        if self.history.pages_added > PAGES_PER_WALK_MIN + self.history.paged.len() / 4 {
+            self.drop_idle_pages(HISTORY_PAGES_IDLE_BYTES_MAX);
+        }
     }
 
-    /// Lets the streams go on whose need is met; they hold the page from now on. The others need
-    /// another.
-    pub(super) fn wake_met(&mut self, id: ChannelId, page: Option<&Rc<HistoryPage>>) {
-        let connections = &self.connections;
-        let Some(recent) = self.channels.recent_mut(id) else { return };
-        let met = recent.take_met(|waiter| connections.get(waiter.stream).is_some());
-        let has_waiters = recent.has_waiters();
-        for Waiter { stream, ticket, need } in met {
+    /// Lets streams go on whose need of a channel is met; `hand` gives them what they hold from now
+    /// on. The others need more.
+    pub(super) fn wake_met(&mut self, id: ChannelId, met: Vec<Waiter>, hand: impl Fn(&mut Place)) {
+        for Waiter { stream, ticket } in met {
             let Some(catch_up) = self.connections.catch_up_mut(stream) else { continue };
-            if let (Some(page), Need::After(cursor)) = (page, need)
-                && page.continues(cursor)
-                && let Some(place) = catch_up.places.iter_mut().find(|place| place.channel == id)
-            {
-                place.page = Some(Rc::clone(page));
+            if !catch_up.is_awaited(ticket) {
+                continue;
+            }
+            if let Some(place) = catch_up.places.iter_mut().find(|place| place.channel == id) {
+                hand(place);
             }
             if catch_up.arrived(ticket) {
                 self.wake(stream);
             }
         }
-        if has_waiters {
+        if self.recent(id).is_some_and(Recent::has_waiters) {
             self.list_reading(id);
         }
     }
 
-    /// Lets pages go that nobody holds, the oldest first, until the rest is no more than `max`.
+    /// Lets ids and pages go that nobody holds, the oldest first, until the rest is no more than
+    /// `max`.
     pub(super) fn drop_idle_pages(&mut self, max: usize) {
+        if self.history.page_bytes.get() > max {
+            for id in std::mem::take(&mut self.history.indexed) {
+                self.channels.recent_mut(id).into_iter().for_each(Recent::drop_index);
+            }
+        }
         for _ in 0..self.history.paged.len() {
             if self.history.page_bytes.get() <= max {
-                return;
+                break;
             }
-            let Some(id) = self.history.paged.pop_front() else { return };
+            let Some(id) = self.history.paged.pop_front() else { break };
             let Some(recent) = self.channels.recent_mut(id) else { continue };
             recent.drop_pages();
-            if recent.has_pages() {
+            recent.is_paged = recent.has_pages();
+            if recent.is_paged {
                 self.history.paged.push_back(id);
             }
         }
+        self.history.pages_added = 0;
+        self.history.has_let_go = false;
     }
 
     /// Lets the stream wait for what it needs of its channels, once it may hold it.
@@ -259,11 +280,7 @@ impl Streams {
         needs: Vec<(ChannelId, Need)>,
     ) {
         if !catch_up.is_admitted {
-            let bytes = needs.iter().filter_map(|(channel, _)| {
-                let recent = self.recent(*channel)?;
-                (recent.reading == Reading::Idle).then(|| recent.next_bytes())
-            });
-            let bytes = bytes.sum();
+            let bytes = needs.iter().map(|(_, need)| need.bytes()).sum();
             if !self.history.line.is_empty() || !self.has_room(bytes) {
                 catch_up.drop_pages();
                 catch_up.wait(0);
@@ -276,25 +293,34 @@ impl Streams {
         let ticket = catch_up.wait(needs.len());
         for (channel, need) in needs {
             if let Some(recent) = self.channels.recent_mut(channel) {
-                recent.wait(Waiter { stream: id, ticket, need });
+                let connections = &self.connections;
+                let waits = |waiter: &Waiter| connections.get(waiter.stream).is_some();
+                let waiter = Waiter { stream: id, ticket };
+                recent.wait(waiter, need, &self.history.set_aside, waits);
             }
             self.list_reading(channel);
         }
+        catch_up.set_aside = None;
     }
 
     /// The stream holds nothing any more.
     pub(super) fn release_pages(&mut self, catch_up: &mut CatchUp) {
-        catch_up.drop_pages();
+        catch_up.set_aside = None;
+        self.history.has_let_go |= catch_up.drop_pages();
         if std::mem::take(&mut catch_up.is_admitted) {
             self.history.admitted -= 1;
         }
     }
 
+    /// Whether pages are to be small, so that more streams may hold some.
+    fn is_tight(&self) -> bool {
+        2 * self.history.room_taken() > HISTORY_PAGES_BYTES_MAX
+    }
+
     /// Whether another stream may hold so many bytes of pages more. One always may.
     fn has_room(&self, bytes: usize) -> bool {
-        let history = &self.history;
-        let taken = history.page_bytes.get() + history.listed_bytes + history.asked_bytes;
-        history.admitted == 0 || taken + bytes <= HISTORY_PAGES_BYTES_MAX
+        let taken = self.history.room_taken();
+        self.history.admitted == 0 || taken + bytes <= HISTORY_PAGES_BYTES_MAX
     }
 
     /// Admits those who wait in line, as far as there is room.
@@ -302,14 +328,15 @@ impl Streams {
         if self.history.line.is_empty() {
             return;
         }
-        self.drop_idle_pages(HISTORY_PAGES_IDLE_BYTES_MAX);
-        // What those will ask for who are admitted now.
-        let mut expected = 0;
-        while self.has_room(expected + HISTORY_PAGE_BYTES_MIN)
+        if self.history.has_let_go {
+            self.drop_idle_pages(HISTORY_PAGES_IDLE_BYTES_MAX);
+        }
+        while self.has_room(HISTORY_PAGE_BYTES_MIN)
             && let Some(id) = self.history.line.pop_front()
         {
             let Some(catch_up) = self.connections.catch_up_mut(id) else { continue };
-            expected += catch_up.places.len() * HISTORY_PAGE_BYTES_MIN;
+            let bytes = catch_up.places.len() * HISTORY_PAGE_BYTES_MIN;
+            catch_up.set_aside = Some(Account::new(bytes, &self.history.set_aside));
             if !std::mem::replace(&mut catch_up.is_admitted, true) {
                 self.history.admitted += 1;
             }

@@ -8,7 +8,7 @@
 //! whose pages exceed it are told that they have missed something.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 use super::Streams;
@@ -33,18 +33,27 @@ pub(super) struct Repair {
     to_count: VecDeque<ChannelId>,
     counting: usize,
     paused_until: Option<Tick>,
-    /// Channels of which Redis keeps nothing.
-    vanished: Vec<ChannelId>,
+    /// Channels of which Redis keeps nothing up to an id.
+    vanished: Vec<(ChannelId, EventId)>,
     /// Channels that are to be read on, by the id up to which they were passed on.
     unread: BTreeSet<(EventId, ChannelId)>,
     /// The next event of each channel that has a page at hand.
     next: BinaryHeap<Reverse<(EventId, ChannelId)>>,
     pages: HashMap<ChannelId, Source>,
-    /// What has arrived, in that order, and its bytes.
-    held: VecDeque<(ChannelId, Kept)>,
+    /// What has arrived, and its bytes. In the order of ids, for one that was forged is not to keep
+    /// the others waiting.
+    held: BTreeMap<(EventId, ChannelId), Kept>,
     held_bytes: usize,
-    /// An event named one before it that had not arrived: of this channel, with this id.
-    doubt: Option<(ChannelId, EventId)>,
+    /// Events named others before them that had not arrived. At most one a channel.
+    doubts: Vec<Doubt>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    channel: ChannelId,
+    /// The last event of the channel that arrived before, and the one that is named.
+    arrived: EventId,
+    named: EventId,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,6 +98,10 @@ impl Repair {
         self.head = EventId::ZERO;
         self.held.clear();
         self.held_bytes = 0;
+        self.unread.clear();
+        self.next.clear();
+        self.pages.clear();
+        self.doubts.clear();
     }
 
     /// The link is lost: all that was asked and held belongs to it.
@@ -101,27 +114,42 @@ impl Repair {
         matches!(self.stage, Stage::Counting | Stage::Reading)
     }
 
+    /// Whether it names channels, which are not to be forgotten meanwhile.
+    pub(super) fn has_channels(&self) -> bool {
+        self.is_begun() || !self.held.is_empty()
+    }
+
+    /// Of a channel that is doubted, the event that arrived last.
+    pub(super) fn doubted(&self, channel: ChannelId) -> Option<EventId> {
+        self.doubts.iter().find(|doubt| doubt.channel == channel).map(|doubt| doubt.arrived)
+    }
+
     /// Takes in an event that arrived. True if more is held than may be.
     pub(super) fn hold(&mut self, channel: ChannelId, event: Kept) -> bool {
         self.held_bytes += cost(&event);
-        self.held.push_back((channel, event));
+        let same = self.held.insert((event.id, channel), event);
+        self.held_bytes -= same.map_or(0, |same| cost(&same));
         self.held_bytes > REPAIR_HELD_BYTES_MAX
     }
 
     /// Lets go what is held of a channel after `id`.
     pub(super) fn forget_after(&mut self, channel: ChannelId, id: EventId) {
-        self.held.retain(|(of, event)| *of != channel || event.id <= id);
-        self.held_bytes = self.held.iter().map(|(_, event)| cost(event)).sum();
+        self.held.retain(|(event, of), _| *of != channel || *event <= id);
+        self.held_bytes = self.held.values().map(cost).sum();
     }
 
-    fn next(&self, is_aligned: bool) -> Next {
+    fn next(&mut self, is_aligned: bool) -> Next {
         if self.stage != Stage::Reading || !is_aligned {
             return Next::Wait;
+        }
+        // What was at hand of a channel may have gone since.
+        while self.next.peek().is_some_and(|Reverse(next)| !self.is_at_hand(*next)) {
+            self.next.pop();
         }
         let limit = self.unread.first().map(|(id, _)| *id);
         let is_known = |id: EventId| limit.is_none_or(|limit| id <= limit);
         let page = self.next.peek().map(|Reverse(next)| *next);
-        let held = self.held.front().map(|(_, event)| event.id);
+        let held = self.held.first_key_value().map(|((id, _), _)| *id);
         match (page, held) {
             (Some((id, channel)), held) if held.is_none_or(|held| id < held) => {
                 if is_known(id) {
@@ -140,6 +168,14 @@ impl Repair {
             _ if self.unread.is_empty() => Next::End,
             _ => Next::Wait,
         }
+    }
+}
+
+impl Repair {
+    fn is_at_hand(&self, (id, channel): (EventId, ChannelId)) -> bool {
+        let source = self.pages.get(&channel);
+        let entry = source.and_then(|source| source.page.entry(source.number));
+        entry.is_some_and(|(entry, _)| entry.id == id)
     }
 }
 
@@ -195,16 +231,19 @@ impl Streams {
 
     /// An event of the channel says that another came before it, which has not arrived. That is
     /// looked up; meanwhile nothing is passed on.
-    pub(super) fn doubt(&mut self, id: ChannelId, previous: EventId) {
+    pub(super) fn doubt(&mut self, id: ChannelId, named: EventId) {
         let until = self.now.after(DISTRUST_TICKS);
+        let mut arrived = EventId::ZERO;
         if let Some(recent) = self.channels.recent_mut(id) {
             recent.distrusted_until = Some(until);
+            arrived = recent.newest().unwrap_or_default();
         }
         let repair = self
             .history
             .repair
             .get_or_insert_with(|| Box::new(Repair { stage: Stage::Reading, ..Repair::default() }));
-        repair.doubt = Some((id, previous));
+        repair.doubts.retain(|doubt| doubt.channel != id);
+        repair.doubts.push(Doubt { channel: id, arrived, named });
         self.realign(id);
     }
 
@@ -213,7 +252,7 @@ impl Streams {
         let Some(repair) = &mut self.history.repair else { return };
         let held = std::mem::take(&mut repair.held);
         repair.held_bytes = 0;
-        let channels: HashSet<ChannelId> = held.into_iter().map(|(id, _)| id).collect();
+        let channels: HashSet<ChannelId> = held.into_keys().map(|(_, channel)| channel).collect();
         for id in channels {
             self.realign(id);
         }
@@ -229,9 +268,7 @@ impl Streams {
                 repair.unread.remove(&(before, id));
             }
             // What is at hand of it is read again.
-            if repair.pages.remove(&id).is_some() {
-                repair.next.retain(|Reverse((_, of))| *of != id);
-            }
+            repair.pages.remove(&id);
             repair.unread.insert((from, id));
         }
         self.list_reading(id);
@@ -265,7 +302,7 @@ impl Streams {
                 Some(_) => self.miss(*id, from, floor),
                 None => {
                     if let Some(repair) = &mut self.history.repair {
-                        repair.vanished.push(*id);
+                        repair.vanished.push((*id, floor));
                     }
                 }
             }
@@ -317,11 +354,11 @@ impl Streams {
             return;
         }
         repair.stage = Stage::Reading;
-        for id in std::mem::take(&mut repair.vanished) {
+        for (id, until) in std::mem::take(&mut repair.vanished) {
             let Some(recent) = self.channels.recent_mut(id) else { continue };
-            let Some(floor) = recent.floor() else { continue };
-            let from = std::mem::replace(&mut recent.passed, floor.max(position)).max(position);
-            if expired.min(floor) > from {
+            let from = recent.passed.max(position);
+            recent.passed = from.max(until);
+            if expired.min(until) > from {
                 self.reset_at(id, ResetReason::HistoryTrimmed, None);
             }
         }
@@ -351,10 +388,21 @@ impl Streams {
         let is_over = self.history.page_bytes.get() > REPAIR_PAGES_BYTES_MAX;
         let Some(repair) = &mut self.history.repair else { return };
         repair.unread.remove(&(from, id));
-        if let Some((_, previous)) = repair.doubt.take_if(|(doubted, _)| *doubted == id) {
+        if let Some(place) = repair.doubts.iter().position(|doubt| doubt.channel == id) {
+            let doubt = repair.doubts.swap_remove(place);
             // It is here, and had to have arrived.
-            self.has_gap |= page.entry(0).is_some_and(|(entry, _)| entry.id <= previous);
+            let first = page.entry(0).map(|(entry, _)| entry.id);
+            self.has_gap |= first.is_some_and(|first| first <= doubt.named);
+            // The clock passed it by: what comes late would take streams back.
+            let position = self.history.position.unwrap_or_default();
+            if first.is_some_and(|first| first <= position) {
+                if let Some(recent) = self.channels.recent_mut(id) {
+                    recent.passed = recent.passed.max(position);
+                }
+                self.reset_at(id, ResetReason::LinkLost, None);
+            }
         }
+        let Some(repair) = &mut self.history.repair else { return };
         match page.entry(0).map(|(entry, _)| entry) {
             Some(entry) => {
                 repair.next.push(Reverse((entry.id, id)));
@@ -412,7 +460,7 @@ impl Streams {
             match repair.next(is_aligned) {
                 Next::Page(id) => self.pass_page_event(id),
                 Next::Held => {
-                    let Some((id, event)) = repair.held.pop_front() else { continue };
+                    let Some(((_, id), event)) = repair.held.pop_first() else { continue };
                     repair.held_bytes -= cost(&event);
                     self.pass_held(id, &event);
                 }

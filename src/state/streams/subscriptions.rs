@@ -11,16 +11,22 @@ impl Streams {
     /// Counts one more user of a channel, and asks Redis for it if nobody has.
     pub fn hold(&mut self, name: &[u8]) -> ChannelId {
         let id = self.channels.find_or_insert(name, self.now);
+        let mut is_unaligned = false;
         if let Some(channel) = self.channels.get_mut(id) {
             if channel.recent.is_none() && channel.users == 0 && self.history.keeps(name) {
                 channel.recent = Some(Box::default());
                 self.history.channels += 1;
+                // It lingers from a time in which history could not be read.
+                is_unaligned = channel.subscription == Subscription::Standing;
             }
             channel.users += 1;
             if channel.subscription == Subscription::Idle && self.link == LinkState::Up {
                 channel.subscription = Subscription::Asked;
                 self.ask.push_back(id);
             }
+        }
+        if is_unaligned {
+            self.await_clock(id);
         }
         id
     }
@@ -222,14 +228,16 @@ impl Streams {
             if channel.users > 0 || channel.linger_until != deadline || channel.name().is_empty() {
                 continue;
             }
+            let stands = channel.subscription == Subscription::Standing;
             let is_read = channel
                 .recent
                 .as_ref()
-                .is_some_and(|recent| recent.is_read() || recent.floor().is_none());
+                .is_some_and(|recent| recent.is_read() || stands && recent.floor().is_none());
             let is_asked =
                 matches!(channel.subscription, Subscription::Asked | Subscription::Refused);
-            if is_asked || is_read {
-                // An answer is still to come; it must find its channel.
+            let repair = self.history.repair.as_ref();
+            if is_asked || is_read || repair.is_some_and(|repair| repair.has_channels()) {
+                // Something is still to come; it must find its channel.
                 let again = self.lingering.push(self.now, id);
                 if let Some(channel) = self.channels.get_mut(id) {
                     channel.linger_until = again;

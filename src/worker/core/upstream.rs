@@ -228,11 +228,10 @@ impl Upstream for Core {
         self.streams.fail_read(read, !passes(error));
     }
 
-    fn newest(&mut self, channels: &[ChannelId], newest: Vec<Option<Newest>>) {
-        let newest = newest
-            .into_iter()
-            .map(|newest| newest.and_then(|newest| Some((newest.previous, *newest.ids.first()?))));
-        let newest: Vec<_> = channels.iter().copied().zip(newest).collect();
+    fn newest(&mut self, newest: Vec<(ChannelId, Option<Newest>)>) {
+        let last = |newest: Newest| Some((newest.previous, *newest.ids.first()?));
+        let newest: Vec<_> =
+            newest.into_iter().map(|(channel, newest)| (channel, newest.and_then(last))).collect();
         self.streams.take_newest(&newest);
     }
 

@@ -464,7 +464,7 @@ fn the_list_of_what_is_cached_does_not_outgrow_it() {
     for _ in 0..20_000 {
         world.redis.publish(0);
         world.deliver(usize::MAX);
-        world.streams.note_skipped(c0);
+        world.streams.realign(c0);
         world.ask(false);
         world.deliver(usize::MAX);
         while world.streams.slice(256, &mut world.sockets) {}
