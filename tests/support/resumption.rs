@@ -52,3 +52,52 @@ pub(crate) fn assert_reset(message: &Message, reason: &str, channels: &[&str]) {
     assert_eq!(data["reason"], reason, "{message:?}");
     assert_eq!(data["channels"], Value::from(channels), "{message:?}");
 }
+
+/// All messages up to one with this data, which is left out.
+pub(crate) fn until(stream: &mut Stream, data: &str) -> Vec<Message> {
+    let mut messages = Vec::new();
+    loop {
+        let message = stream.next_message();
+        if message.data == data {
+            return messages;
+        }
+        messages.push(message);
+    }
+}
+
+/// Takes the resets out of what a stream got.
+pub(crate) fn split_resets(messages: Vec<Message>) -> (Vec<Message>, Vec<Message>) {
+    messages.into_iter().partition(|message| message.event == "stream-reset")
+}
+
+/// The target of a stream of several channels.
+pub(crate) fn target(channels: &[&str]) -> String {
+    format!("/events?channel={}", channels.join("&channel="))
+}
+
+#[track_caller]
+pub(crate) fn assert_no_link_was_lost(server: &Server) {
+    assert_eq!(server.metric("corecast_link_losses_total"), 0.0);
+}
+
+/// Keeps the events of channels below `kept/` alone.
+pub(crate) fn start_beside_plain(url: &str, more: &[&str]) -> Server {
+    let options =
+        ["--redis", url, "--history", "kept/=1000", "--heartbeat", "1s", "--workers", "2"];
+    Server::start(&[&options[..], more].concat())
+}
+
+/// A user who may do everything, but only with these channels.
+pub(crate) fn user_of_channels(redis: &Redis, name: &str, channels: &[&str]) {
+    let channels: Vec<String> = channels.iter().map(|channel| format!("&{channel}")).collect();
+    let mut words: Vec<&[u8]> =
+        ["ACL", "SETUSER", name, "on", ">pw", "resetchannels", "~*", "+@all"]
+            .map(str::as_bytes)
+            .to_vec();
+    words.extend(channels.iter().map(String::as_bytes));
+    assert_eq!(redis.client().command(&words), Reply::Simple("OK".to_owned()));
+}
+
+pub(crate) fn url_of(user: &str, url: &str) -> String {
+    url.replace("//", &format!("//{user}:pw@"))
+}
