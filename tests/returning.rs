@@ -325,6 +325,36 @@ fn an_event_larger_than_any_page_is_told_of_to_who_comes_back_and_its_neighbours
     assert_no_link_was_lost(&server);
 }
 
+/// How often Redis has run a command.
+fn calls(client: &mut Client, command: &str) -> u64 {
+    let Reply::Bulk(Some(stats)) = client.command(&[b"INFO", b"commandstats"]) else { panic!() };
+    let stats = String::from_utf8(stats).unwrap();
+    let line = format!("cmdstat_{command}:calls=");
+    let count = stats.lines().find_map(|text| text.strip_prefix(&line)?.split(',').next());
+    count.map_or(0, |count| count.parse().unwrap())
+}
+
+#[test]
+fn a_page_ends_once_it_has_left_out_a_lot() {
+    let redis = Redis::start();
+    let mut publisher = Publisher::new(&redis);
+    let before = publisher.publish("a", "seen");
+    for _ in 0..20 {
+        publisher.publish("a", vec![b'x'; 3 << 19]);
+    }
+    let last = publisher.publish("a", "last");
+    let server = start(&redis, &[]);
+    let mut stream = resume(&server, "/events/a", before);
+    let (resets, events) = split_resets(until(&mut stream, "last"));
+    assert_eq!(events, []);
+    assert_eq!(resets.len(), 20);
+    assert_eq!(stream.last_event_id(), last.to_string());
+    // Three that are left out are over 4 MiB.
+    let pages = calls(&mut publisher.client, "fcall_ro");
+    assert!(pages >= 7, "{pages} pages");
+    assert_no_link_was_lost(&server);
+}
+
 #[test]
 fn an_event_larger_than_any_answer_is_given_up_after_a_few_links() {
     let redis = Redis::start();

@@ -171,6 +171,42 @@ fn a_publisher_without_the_right_to_a_channel_leaves_nothing_behind() {
     assert_no_link_was_lost(&server);
 }
 
+#[test]
+fn who_comes_back_over_an_event_that_could_not_be_kept_is_told() {
+    let redis = Redis::start();
+    let mut publisher = Publisher::new(&redis);
+    let server = start(&redis, &[]);
+    let first = publisher.publish("news", "first");
+    let other = publisher.publish("other", "first");
+    // Somebody has written into the history, far ahead of the present.
+    let (key, far) = (stream_key(b"news"), b"9999999999999-0");
+    publisher.client.command(&[b"XADD", &key, far, b"d", b"x"]);
+    publisher.client.command(&[b"XDEL", &key, far]);
+    let mut stream = server.open("/events/news");
+    let refusal = publisher.try_publish("news", "sent").unwrap_err();
+    assert!(refusal.contains("is not kept"), "{refusal}");
+    assert_eq!(stream.next_message().data, "sent");
+    assert_no_link_was_lost(&server);
+    let id = first.to_string();
+    publisher.client.command(&[b"XSETID", &key, id.as_bytes()]);
+    let second = publisher.publish("other", "second");
+    let next = publisher.publish("news", "next");
+    assert_event(&mut stream, next, "next");
+    // Where it was not received, only Redis can tell that there was one.
+    let server = start(&redis, &[]);
+    let mut stream = resume(&server, "/events/news", first);
+    assert_reset(&stream.next_message(), "history-trimmed", &["news"]);
+    assert_event(&mut stream, next, "next");
+    // Another channel's were all kept, but nobody can tell.
+    let mut stream = resume(&server, "/events/other", other);
+    assert_reset(&stream.next_message(), "history-trimmed", &["other"]);
+    assert_event(&mut stream, second, "second");
+    // What comes later has no hole.
+    let last = publisher.publish("news", "last");
+    assert_event(&mut resume(&server, "/events/news", next), last, "last");
+    assert_no_link_was_lost(&server);
+}
+
 /// Entries of a stream.
 fn length(client: &mut Client, key: &[u8]) -> i64 {
     match client.command(&[b"XLEN", key]) {

@@ -25,7 +25,7 @@ const PUBLISH_SCRIPT: &str = "for i = 2, #ARGV do\n  redis.call('publish', ARGV[
 const PUBLISH_SCRIPT_SHA1: &str = "6f799f6e3f4ab9f8b891f6405d5fc1348a6a0595";
 
 /// SHA-1 of the script that keeps events.
-const HISTORY_SCRIPT_SHA1: &str = "f265530ce785fbc06f228574f94d7d55ee968486";
+const HISTORY_SCRIPT_SHA1: &str = "ec2fb26f3f8ece87d7938d676479ed2460a39c3f";
 
 const OTHER_SCRIPT: &str = "ERR only corecast's own script is known here, and this one: for i = 2, \
                             #ARGV do redis.call('publish', ARGV[i], ARGV[1]) end";

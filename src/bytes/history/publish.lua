@@ -14,6 +14,8 @@
 --            id before Redis was found to have evicted keys, which may have been ours.
 --   ttl      The shortest TTL_MS since then: no later event was lost while it was younger.
 --   evicted  Keys that Redis had evicted by then.
+--   hole     Of events between this id and the one before it in a channel nothing is known: one was
+--            sent that could not be kept.
 --
 -- Each channel has a stream of its events: p, e (if there is an EVENT) and d. Subscribers get
 -- NUL id SP [<]p [SP EVENT] LF DATA.
@@ -101,6 +103,11 @@ local function publish(keys, arguments)
   local since = trusted and parse(clock[2][2]) or last
   local shortest = trusted and tonumber(clock[2][4]) or ttl
 
+  local hole = clock and clock[2][7] == 'hole' and parse(clock[2][8])
+  if previous and hole and later(hole, previous) == hole then
+    entry, previous = nil, hole
+  end
+
   -- Also where the time of day was set back, or another node's is behind.
   local id = now > last[1] and { now, 0 } or { last[1], last[2] + 1 }
   -- Without an entry, what there was expired: it is older than the shortest time to live, or than
@@ -119,11 +126,14 @@ local function publish(keys, arguments)
     head = head .. ' ' .. event
   end
   shortest = string.format('%.0f', math.min(shortest, ttl))
-  local function write_clock(newest_id, since_id)
-    redis.call('XADD', keys[2], 'MAXLEN', '1', newest_id,
-      'since', since_id, 'ttl', shortest, 'evicted', evicted)
+  local function write_clock(newest_id, since_id, hole_id)
+    local state = { 'since', since_id, 'ttl', shortest, 'evicted', evicted }
+    if hole_id then
+      state[7], state[8] = 'hole', hole_id
+    end
+    redis.call('XADD', keys[2], 'MAXLEN', '1', newest_id, unpack(state))
   end
-  write_clock(name, show(since))
+  write_clock(name, show(since), hole and show(hole))
   local sent = redis.pcall('PUBLISH', channel, '\0' .. head .. '\n' .. data)
   if type(sent) == 'table' and sent.err then
     return sent
@@ -135,7 +145,7 @@ local function publish(keys, arguments)
   end
   if type(kept) == 'table' and kept.err then
     local past = show({ id[1], id[2] + 1 })
-    write_clock(past, past)
+    write_clock(past, past, past)
     return redis.error_reply(kept.err .. ' (the event was sent, and is not kept)')
   end
   return name

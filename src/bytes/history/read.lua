@@ -3,8 +3,9 @@
 -- page     KEYS  corecast:{CHANNEL}
 --          ARGV  FROM  TO  MAX_BYTES  MAX_ENTRIES  MAX_EVENT_BYTES
 --   The entries behind FROM, up to TO, oldest first: as many as fit. The answer has three parts:
---     how it ends   `end`: all of them are there; `more`: there are more; `big`: the first does not
---                   fit, though its data is no longer than MAX_EVENT_BYTES, and none is there
+--     how it ends   `end`: all of them are there; `more`: there are more, or may be; `big`: the
+--                   first does not fit, though its data is no longer than MAX_EVENT_BYTES, and none
+--                   is there
 --     what else     of `end` without entries: id and p of the oldest entry of the stream, if any;
 --                   of `big`: the MAX_BYTES that it takes
 --     the entries   id, p, e or nothing, d; where d is longer than MAX_EVENT_BYTES its length as a
@@ -18,6 +19,10 @@
 -- Entries are taken in small steps, more at a time while they are small: what is not told is hardly
 -- read.
 local STEP_BYTES = 65536
+
+-- Data that is left out has to be read all the same, a millisecond for each MiB: enough of it ends
+-- a page.
+local LEFT_OUT_BYTES = 4194304
 
 local function fields_of(entry)
   local fields, p, e, d = entry[2], nil, '', nil
@@ -35,7 +40,7 @@ local function page(keys, arguments)
   local from, to = '(' .. arguments[1], arguments[2]
   local bytes_max, entries_max = tonumber(arguments[3]), tonumber(arguments[4])
   local event_bytes_max = tonumber(arguments[5])
-  local answer, bytes, step = {}, 0, 2
+  local answer, bytes, left_out, step = {}, 0, 0, 2
   while true do
     local entries = redis.call('XRANGE', keys[1], from, to, 'COUNT', step)
     local step_bytes = 0
@@ -47,6 +52,7 @@ local function page(keys, arguments)
         step_bytes = step_bytes + #d
         if #d > event_bytes_max then
           told, size = { id, p, e, #d }, size + #p + #e
+          left_out = left_out + #d
         else
           told, size = { id, p, e, d }, size + #p + #e + #d
         end
@@ -60,6 +66,9 @@ local function page(keys, arguments)
       bytes = bytes + size
       answer[#answer + 1] = told
       from = '(' .. id
+      if left_out >= LEFT_OUT_BYTES then
+        return { 'more', {}, answer }
+      end
     end
     if #entries < step then
       break
