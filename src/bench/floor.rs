@@ -282,7 +282,9 @@ impl Worker {
                     taken += consumed;
                 }
                 Parsed::Partial { .. } => break,
-                Parsed::Oversize { .. } => return Err(io::Error::other("a message is too long")),
+                Parsed::Oversize { .. } | Parsed::Overlong { .. } => {
+                    return Err(io::Error::other("a message is too long"));
+                }
             }
         }
         self.input = input;

@@ -7,6 +7,7 @@
 //! first, without recursion and within bounds, and the crate only sees items that are complete.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::ground::limits;
 
@@ -23,6 +24,10 @@ pub enum Parsed<'a> {
     /// payload and through its `start`; the `skip` bytes after them (the rest and the line end) are
     /// to be thrown away unseen.
     Oversize { channel: &'a [u8], start: &'a [u8], consumed: usize, skip: u64 },
+    /// Nothing is consumed. A bulk string inside a reply is longer than the caller allows: once
+    /// [`NULL`] stands in place of its `header`, and the `skip` bytes behind that (the string and
+    /// its line end) are thrown away unseen, the reply can be parsed without it.
+    Overlong { header: Range<usize>, skip: u64 },
     /// Nothing is consumed. The item takes at least `needed` bytes, more than there are: calling
     /// again before they have arrived finds out nothing new.
     Partial { needed: usize },
@@ -73,12 +78,35 @@ pub enum ProtocolError {
     InvalidValue,
 }
 
+/// The null of RESP3, no longer than the header of any bulk string.
+pub const NULL: &[u8] = b"_\r\n";
+
 /// Parses the item at the start of `input`: a message of at most `payload_bytes_max` bytes, or
 /// anything else of at most [`limits::RESP_REPLY_BYTES_MAX`] bytes.
 ///
+/// # Errors
+/// That it is no such item, or one with a longer bulk string in it.
+pub fn parse(input: &[u8], payload_bytes_max: usize) -> Result<Parsed<'_>, ProtocolError> {
+    match parse_but_overlong(input, payload_bytes_max, limits::RESP_REPLY_BYTES_MAX)? {
+        Parsed::Overlong { .. } => Err(ProtocolError::ReplyTooLarge),
+        parsed => Ok(parsed),
+    }
+}
+
+/// Parses as [`parse`] does, and finds the bulk strings inside arrays, sets, maps and pushes that
+/// are longer than `bulk_bytes_max` (12 at least), one at a time. Those do not count as parts of
+/// their reply. A reply with a null in their place is one of RESP3.
+///
 /// An array whose first element is the string `message` counts as a message (that is how RESP2
 /// delivers one), so a link must not send commands that could be answered by such an array.
-pub fn parse(input: &[u8], payload_bytes_max: usize) -> Result<Parsed<'_>, ProtocolError> {
+///
+/// # Errors
+/// That it is no such item.
+pub fn parse_but_overlong(
+    input: &[u8],
+    payload_bytes_max: usize,
+    bulk_bytes_max: usize,
+) -> Result<Parsed<'_>, ProtocolError> {
     if let Some((b'>' | b'*', rest)) = input.split_first() {
         for (head, pattern) in MESSAGE_HEADS {
             if rest.starts_with(head) {
@@ -86,11 +114,12 @@ pub fn parse(input: &[u8], payload_bytes_max: usize) -> Result<Parsed<'_>, Proto
             }
         }
     }
-    match scan(input)? {
+    match scan(input, bulk_bytes_max)? {
         Scan::Complete(item) => {
             Ok(Parsed::Complete { incoming: classify(item)?, consumed: item.bytes.len() })
         }
-        Scan::Partial { needed } => Ok(Parsed::Partial { needed }),
+        Scan::Stopped(Stop::Overlong { header, skip }) => Ok(Parsed::Overlong { header, skip }),
+        Scan::Stopped(Stop::Partial { needed }) => Ok(Parsed::Partial { needed }),
     }
 }
 
@@ -185,6 +214,13 @@ const MESSAGE_HEADS: [(&[u8], bool); 3] = [
     (b"3\r\n$8\r\nsmessage\r\n", false),
     (b"4\r\n$8\r\npmessage\r\n", true),
 ];
+
+/// What is told besides replies begins with its kind; `punsubscribe` is the longest. A string that
+/// is no longer is none to be left out: it may be a kind of which not all is there yet.
+const KIND_BYTES_MAX: usize = 12;
+
+/// A string that is no longer fits into a reply, together with the other parts of its entry.
+const BULK_BYTES_MAX: usize = limits::RESP_REPLY_BYTES_MAX - limits::RESP_BULK_BYTES_SPARE;
 
 /// Any number of so many digits fits an `i64`.
 const LENGTH_DIGITS_MAX: usize = 18;
@@ -284,7 +320,13 @@ fn bulk(input: &[u8], start: usize, length: usize) -> Result<Part<(&[u8], usize)
 
 enum Scan<'a> {
     Complete(Item<'a>),
+    Stopped(Stop),
+}
+
+/// Why a walk goes no further.
+enum Stop {
     Partial { needed: usize },
+    Overlong { header: Range<usize>, skip: u64 },
 }
 
 /// A complete item that is within all bounds.
@@ -296,11 +338,12 @@ struct Item<'a> {
 }
 
 /// Walks over the item at the start of `input`. O(n) in its bytes up to the first that is missing.
-fn scan(input: &[u8]) -> Result<Scan<'_>, ProtocolError> {
-    let mut walk = Walk { position: 0, missing: 1, open: Vec::new(), resp2_null: false };
+fn scan(input: &[u8], bulk_bytes_max: usize) -> Result<Scan<'_>, ProtocolError> {
+    let open = Vec::new();
+    let mut walk = Walk { position: 0, missing: 1, open, bulk_bytes_max, resp2_null: false };
     while walk.missing > 0 {
-        let Some(needed) = walk.step(input)? else { continue };
-        return Ok(Scan::Partial { needed });
+        let Some(stop) = walk.step(input)? else { continue };
+        return Ok(Scan::Stopped(stop));
     }
     let bytes = input.get(..walk.position).unwrap_or_default();
     Ok(Scan::Complete(Item { bytes, resp2_null: walk.resp2_null }))
@@ -314,13 +357,15 @@ struct Walk {
     /// Elements not yet complete of each open aggregate. Invariant: none is 0, and there are at
     /// most [`limits::RESP_DEPTH_MAX`].
     open: Vec<u64>,
+    /// Longest bulk string inside of aggregates.
+    bulk_bytes_max: usize,
     resp2_null: bool,
 }
 
 impl Walk {
-    /// Walks over one element, or only its header if it is an aggregate. Answers how many bytes
-    /// the whole item needs if they are not there.
-    fn step(&mut self, input: &[u8]) -> Result<Option<usize>, ProtocolError> {
+    /// Walks over one element, or only its header if it is an aggregate. Answers what is in the way
+    /// of that.
+    fn step(&mut self, input: &[u8]) -> Result<Option<Stop>, ProtocolError> {
         let Some((&kind, rest)) = input.get(self.position..).and_then(<[u8]>::split_first) else {
             return self.partial(self.position, 0);
         };
@@ -340,6 +385,10 @@ impl Walk {
             b'>' | b'|' if self.position > 0 => Err(ProtocolError::UnknownType),
             b'$' | b'!' | b'=' | b'*' | b'~' | b'%' | b'>' | b'|' => match parse_length(rest) {
                 Length::Complete { length, consumed } => match kind {
+                    b'$' if self.is_overlong(length) => Ok(Some(Stop::Overlong {
+                        header: self.position..start + consumed,
+                        skip: length + 2,
+                    })),
                     b'$' | b'!' | b'=' => self.bulk(input, start + consumed, length),
                     b'%' | b'|' => self.aggregate(start + consumed, length.saturating_mul(2)),
                     _ => self.aggregate(start + consumed, length),
@@ -351,12 +400,18 @@ impl Walk {
         }
     }
 
+    /// Whether a bulk string of this length, the next element, is to be left out.
+    fn is_overlong(&self, length: u64) -> bool {
+        let max = self.bulk_bytes_max.clamp(KIND_BYTES_MAX, BULK_BYTES_MAX);
+        !self.open.is_empty() && length > max as u64
+    }
+
     fn bulk(
         &mut self,
         input: &[u8],
         start: usize,
         length: u64,
-    ) -> Result<Option<usize>, ProtocolError> {
+    ) -> Result<Option<Stop>, ProtocolError> {
         let length = usize::try_from(length).map_err(|_| ProtocolError::ReplyTooLarge)?;
         if length > limits::RESP_REPLY_BYTES_MAX {
             return Err(ProtocolError::ReplyTooLarge);
@@ -368,7 +423,7 @@ impl Walk {
     }
 
     /// An element ends at `end`, and with it perhaps the aggregates around it.
-    fn element(&mut self, end: usize) -> Result<Option<usize>, ProtocolError> {
+    fn element(&mut self, end: usize) -> Result<Option<Stop>, ProtocolError> {
         self.position = end;
         self.missing -= 1;
         while let Some(open) = self.open.last_mut() {
@@ -382,7 +437,7 @@ impl Walk {
     }
 
     /// An aggregate begins, the first of whose `elements` is at `start`.
-    fn aggregate(&mut self, start: usize, elements: u64) -> Result<Option<usize>, ProtocolError> {
+    fn aggregate(&mut self, start: usize, elements: u64) -> Result<Option<Stop>, ProtocolError> {
         if elements == 0 {
             return self.element(start);
         }
@@ -396,8 +451,8 @@ impl Walk {
     }
 
     /// The item goes on at least to `end`, and then has all but `begun` of the missing elements.
-    fn partial(&self, end: usize, begun: u64) -> Result<Option<usize>, ProtocolError> {
-        needed(end, self.missing - begun).map(Some)
+    fn partial(&self, end: usize, begun: u64) -> Result<Option<Stop>, ProtocolError> {
+        needed(end, self.missing - begun).map(|needed| Some(Stop::Partial { needed }))
     }
 }
 

@@ -87,6 +87,10 @@ pub const RESP_LINE_BYTES_MAX: usize = 64 * 1024;
 /// A reply, or a push that is no message: pages of history stay far below.
 pub const RESP_REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// What a string inside a reply may have beyond the longest message before it is left out: what
+/// INFO says is no event, and has to come through however short those are.
+pub const RESP_BULK_BYTES_SPARE: usize = 64 * 1024;
+
 /// Aggregates within aggregates in a reply. EXEC around XRANGE needs 4; the decoder recurses.
 pub const RESP_DEPTH_MAX: usize = 8;
 

@@ -40,6 +40,7 @@ const FED_BYTES_MAX: usize = 600;
 /// Small, so that inputs reach beyond it.
 const HEAD_BYTES_MAX: usize = 400;
 const PAYLOAD_BYTES_MAX: usize = 100;
+const BULK_BYTES_MAX: usize = 20;
 
 /// What a parser answers to the beginning of an input.
 enum Answer<T> {
@@ -192,7 +193,19 @@ fn resp_request(input: &[u8]) {
 /// ends and on what a message says.
 fn resp_link(input: &[u8]) {
     let input = fed(input);
-    feed(input, |input| match resp::parse(input, PAYLOAD_BYTES_MAX) {
+    feed(input, link_item);
+    let without = without_overlong(input);
+    feed(&without, link_item);
+    let parsed = resp::parse_but_overlong(&without, PAYLOAD_BYTES_MAX, BULK_BYTES_MAX);
+    let is_overlong = matches!(parsed, Ok(resp::Parsed::Overlong { .. }));
+    assert!(!is_overlong, "still overlong: {without:?}");
+    agree_with_crate(input);
+    agree_with_crate(&without);
+}
+
+/// What a link makes of the beginning of an item.
+fn link_item(input: &[u8]) -> Answer<String> {
+    match resp::parse_but_overlong(input, PAYLOAD_BYTES_MAX, BULK_BYTES_MAX) {
         Ok(resp::Parsed::Partial { needed }) => Answer::Partial { needed },
         Ok(resp::Parsed::Complete { incoming, consumed }) => {
             assert!(consumed <= input.len());
@@ -202,10 +215,34 @@ fn resp_link(input: &[u8]) {
             };
             Answer::Good(format!("{meaning} {consumed}"))
         }
-        Ok(oversize) => Answer::Good(format!("{oversize:?}")),
+        Ok(resp::Parsed::Oversize { channel, start, consumed, skip }) => {
+            assert!(consumed <= input.len() && input[..consumed].ends_with(start));
+            Answer::Good(format!("{channel:?} {start:?} {consumed} {skip}"))
+        }
+        Ok(resp::Parsed::Overlong { header, skip }) => {
+            assert!(header.end <= input.len() && header.len() > resp::NULL.len());
+            assert_eq!(input[header.start], b'$');
+            // No good item, as far as it goes: it may become shorter than it said.
+            Answer::Bad(format!("{header:?} {skip}"))
+        }
         Err(error) => Answer::Bad(error.to_string()),
-    });
+    }
+}
 
+/// The input as if the overlong strings of its first item had been null from the start.
+fn without_overlong(input: &[u8]) -> Vec<u8> {
+    let mut input = input.to_vec();
+    while let Ok(resp::Parsed::Overlong { header, skip }) =
+        resp::parse_but_overlong(&input, PAYLOAD_BYTES_MAX, BULK_BYTES_MAX)
+    {
+        let there = input.len() - header.end;
+        let end = header.end + usize::try_from(skip).unwrap_or(there).min(there);
+        input.splice(header.start..end, resp::NULL.iter().copied());
+    }
+    input
+}
+
+fn agree_with_crate(input: &[u8]) {
     let Ok(resp::Parsed::Complete { incoming, consumed }) = resp::parse(input, PAYLOAD_BYTES_MAX)
     else {
         return;
@@ -398,6 +435,7 @@ const ITEMS: &[&[u8]] = &[
     b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$200\r\n",
     b"*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$1\r\na\r\n$0\r\n\r\n",
     b">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n>3\r\n$11\r\nunsubscribe\r\n_\r\n:0\r\n",
+    b"*2\r\n*2\r\n$3\r\n1-0\r\n$21\r\n012345678901234567890\r\n$22\r\n0123456789012345678901\r\n",
     b"%2\r\n+server\r\n$5\r\nredis\r\n+proto\r\n:3\r\n",
     b"*2\r\n$4\r\npong\r\n$0\r\n\r\n-ERR unknown\r\n:-9223372036854775808\r\n,1.5e3\r\n#t\r\n",
     b"~2\r\n$-1\r\n*-1\r\n(12345678901234567\r\n=7\r\ntxt:abc\r\n!3\r\nERR\r\n|1\r\n+a\r\n+b\r\n",

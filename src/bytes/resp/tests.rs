@@ -170,6 +170,60 @@ fn an_oversize_payload_is_told_as_soon_as_its_start_is_there() {
 }
 
 #[test]
+fn overlong_strings_are_found_inside_replies_one_after_the_other() {
+    let (prefix, tail) = ("*3\r\n$13\r\n1234567890123\r\n~1\r\n", "+end\r\n");
+    let (header, body) = ("$14\r\n", "12345678901234\r\n");
+    let whole = format!("{prefix}{header}{body}{tail}");
+    let found = Parsed::Overlong { header: prefix.len()..prefix.len() + header.len(), skip: 16 };
+    for end in 0..=whole.len() {
+        let parsed = parse_but_overlong(&whole.as_bytes()[..end], 0, 13);
+        if end < prefix.len() + header.len() {
+            let Ok(Parsed::Partial { needed }) = parsed else { panic!("{end}: {parsed:?}") };
+            assert!(end < needed && needed <= whole.len(), "{end}: {needed}");
+        } else {
+            assert_eq!(parsed, Ok(found.clone()), "{end}");
+        }
+    }
+    let parsed = parse_but_overlong(whole.as_bytes(), 0, 14);
+    assert!(matches!(parsed, Ok(Parsed::Complete { .. })), "{parsed:?}");
+    let without = format!("{prefix}_\r\n{tail}");
+    let set = Value::Array(vec![Value::Null]);
+    let incoming = other(Value::Array(vec![string("1234567890123"), set, string("end")]));
+    let complete = Parsed::Complete { incoming, consumed: without.len() };
+    assert_eq!(parse_but_overlong(without.as_bytes(), 0, 13), Ok(complete));
+    let longest = limits::RESP_REPLY_BYTES_MAX - limits::RESP_BULK_BYTES_SPARE;
+    for (length, is_overlong) in [(longest, false), (longest + 1, true)] {
+        let entry = format!("*1\r\n*2\r\n$3\r\n1-0\r\n*2\r\n$1\r\nd\r\n${length}\r\n");
+        let parsed = parse_but_overlong(entry.as_bytes(), 0, usize::MAX).unwrap();
+        assert_eq!(matches!(parsed, Parsed::Overlong { .. }), is_overlong, "{length}");
+    }
+    let two = "*2\r\n_\r\n$999999999999999999\r\n";
+    let found = Parsed::Overlong { header: 7..28, skip: 1_000_000_000_000_000_001 };
+    assert_eq!(parse_but_overlong(two.as_bytes(), 0, usize::MAX), Ok(found));
+    assert_eq!(parse(two.as_bytes(), 0), Err(ProtocolError::ReplyTooLarge));
+}
+
+#[test]
+fn strings_that_are_replies_themselves_errors_and_messages_are_never_overlong() {
+    let long = "txt:x".repeat(4);
+    for kind in ["$", "*1\r\n!", "*1\r\n="] {
+        let input = format!("{kind}20\r\n{long}\r\n");
+        let parsed = parse_but_overlong(input.as_bytes(), 0, 0);
+        assert!(matches!(parsed, Ok(Parsed::Complete { .. })), "{input:?}: {parsed:?}");
+    }
+    let message = format!(">3\r\n$7\r\nmessage\r\n$20\r\n{long}\r\n$20\r\n{long}\r\n");
+    for end in 0..=message.len() {
+        let message = &message.as_bytes()[..end];
+        assert_eq!(parse_but_overlong(message, 20, 0), parse(message, 20));
+    }
+    let parsed = parse_but_overlong(message.as_bytes(), 19, 0);
+    assert!(matches!(parsed, Ok(Parsed::Oversize { .. })), "{parsed:?}");
+    let told = ">3\r\n$12\r\npunsubscribe\r\n$1\r\na\r\n:0\r\n";
+    let complete = Parsed::Complete { incoming: unsubscribed("a"), consumed: told.len() };
+    assert_eq!(parse_but_overlong(told.as_bytes(), 0, 0), Ok(complete));
+}
+
+#[test]
 fn wrong_lengths_are_refused() {
     let wrong = ["-2", "-", "+1", "01", "00", "1x", "", " 1", "1 ", "0x1", "1234567890123456789"];
     for length in wrong {
@@ -429,6 +483,7 @@ proptest! {
                 prop_assert!(consumed <= input.len() && skip > 4);
             }
             Ok(Parsed::Partial { needed }) => prop_assert!(needed > input.len()),
+            Ok(Parsed::Overlong { .. }) => prop_assert!(false, "nothing was to be left out"),
             Err(_) => {}
         }
     }

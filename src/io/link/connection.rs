@@ -26,8 +26,10 @@ pub(super) struct Input {
     bytes: Vec<u8>,
     /// Bytes that the item at the start of `bytes` takes at least.
     needed: usize,
-    /// Bytes of an oversize payload still to be thrown away.
+    /// Bytes of an oversize payload, or of an overlong string, still to be thrown away …
     skip: u64,
+    /// … behind so many bytes of the item that it is in.
+    kept: usize,
 }
 
 /// One thing that came in.
@@ -129,52 +131,36 @@ impl Connection {
 }
 
 impl Input {
-    /// Hands over every whole item, in order.
+    /// Hands over every whole item, in order. In replies, a bulk string of more than
+    /// `bulk_bytes_max` bytes is thrown away as it comes in, and a null handed over in its place.
     ///
     /// # Errors
     /// That what came is not the Redis protocol, or what `take` answers.
     pub(super) fn take_in(
         &mut self,
         payload_bytes_max: usize,
-        take: impl FnMut(Item<'_>) -> Result<(), LinkError>,
-    ) -> Result<(), LinkError> {
-        let consumed = self.take_items(payload_bytes_max, take)?;
-        self.bytes.drain(..consumed);
-        Ok(())
-    }
-
-    /// Returns how many bytes the items took.
-    fn take_items(
-        &mut self,
-        payload_bytes_max: usize,
+        bulk_bytes_max: usize,
         mut take: impl FnMut(Item<'_>) -> Result<(), LinkError>,
-    ) -> Result<usize, LinkError> {
+    ) -> Result<(), LinkError> {
         let mut consumed = 0;
-        loop {
+        while self.skip(&mut consumed) {
             let rest = self.bytes.get(consumed..).unwrap_or_default();
-            if self.skip > 0 {
-                let skipped = self.skip.min(rest.len() as u64);
-                self.skip -= skipped;
-                // At most the length of the rest.
-                consumed += usize::try_from(skipped).unwrap_or(rest.len());
-                if self.skip > 0 {
-                    return Ok(consumed);
-                }
-                continue;
-            }
             if rest.len() < self.needed || rest.is_empty() {
-                return Ok(consumed);
+                break;
             }
             self.needed = 0;
-            match resp::parse(rest, payload_bytes_max).map_err(LinkError::Protocol)? {
-                Parsed::Partial { needed } => {
-                    self.needed = needed;
-                    return Ok(consumed);
-                }
+            let parsed = resp::parse_but_overlong(rest, payload_bytes_max, bulk_bytes_max);
+            match parsed.map_err(LinkError::Protocol)? {
+                Parsed::Partial { needed } => self.needed = needed,
                 Parsed::Oversize { channel, start, consumed: head, skip } => {
                     take(Item::Oversize { channel, start })?;
                     consumed += head;
-                    self.skip = skip;
+                    (self.skip, self.kept) = (skip, 0);
+                }
+                Parsed::Overlong { header, skip } => {
+                    (self.skip, self.kept) = (skip, header.start + resp::NULL.len());
+                    let header = consumed + header.start..consumed + header.end;
+                    self.bytes.splice(header, resp::NULL.iter().copied());
                 }
                 Parsed::Complete { incoming, consumed: length } => {
                     take(Item::Whole(incoming))?;
@@ -182,6 +168,24 @@ impl Input {
                 }
             }
         }
+        self.bytes.drain(..consumed);
+        Ok(())
+    }
+
+    /// Throws away what is to be thrown away and is there. True once that is all.
+    fn skip(&mut self, consumed: &mut usize) -> bool {
+        if self.skip > 0 {
+            let start = *consumed + self.kept;
+            let there = self.bytes.len().saturating_sub(start);
+            let count = usize::try_from(self.skip).unwrap_or(there).min(there);
+            if self.kept == 0 {
+                *consumed += count;
+            } else {
+                self.bytes.drain(start..start + count);
+            }
+            self.skip -= count as u64;
+        }
+        self.skip == 0
     }
 
     /// A link at rest holds no buffer.
@@ -214,3 +218,6 @@ impl Locating {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,9 @@ use super::{LinkError, Protocol, Stage, Upstream};
 use crate::bytes::resp::{Incoming, Reply, Value};
 use crate::ground::config::{RedisAddress, Secret};
 use crate::ground::ids::ChannelId;
-use crate::ground::limits::{LINK_BEHIND, LINK_DEADLINE, LINK_PING_AFTER, LINK_READ_BYTES_MAX};
+use crate::ground::limits::{
+    LINK_BEHIND, LINK_DEADLINE, LINK_PING_AFTER, LINK_READ_BYTES_MAX, RESP_BULK_BYTES_SPARE,
+};
 use crate::io::prober::ProbeLine;
 use crate::io::reactor::Reactor;
 use crate::io::redis::Redis;
@@ -268,6 +270,7 @@ impl Session {
         payload_bytes_max: usize,
         upstream: &mut impl Upstream,
     ) -> Result<(), LinkError> {
+        let bulk_bytes_max = payload_bytes_max.saturating_add(RESP_BULK_BYTES_SPARE);
         let mut total = 0;
         while total < LINK_READ_BYTES_MAX {
             let count = match self.connection.receive()? {
@@ -282,7 +285,7 @@ impl Session {
             }
             let mut input: Input = std::mem::take(&mut self.connection.input);
             let mut arrived = false;
-            input.take_in(payload_bytes_max, |item| {
+            input.take_in(payload_bytes_max, bulk_bytes_max, |item| {
                 match item {
                     Item::Whole(Incoming::Message { channel, payload }) => {
                         arrived = true;

@@ -171,7 +171,7 @@ impl Client {
                         };
                     }
                     Parsed::Partial { needed: more } => needed = more,
-                    Parsed::Complete { .. } | Parsed::Oversize { .. } => {
+                    Parsed::Complete { .. } | Parsed::Oversize { .. } | Parsed::Overlong { .. } => {
                         return Err(ClientError::NotRedis);
                     }
                 }

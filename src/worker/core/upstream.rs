@@ -371,6 +371,7 @@ impl Core {
 
     /// What streams get in the place of an event that is longer than they may have.
     fn oversize_reset(&self, channel: ChannelId, id: EventId) -> Vec<u8> {
+        self.counters.resets.add(1);
         let mut bytes = Vec::new();
         let (name, id) = (self.streams.public_name(channel), id.to_string());
         event_stream::encode_reset(ResetReason::Oversize, &[name], Some(id.as_bytes()), &mut bytes);
