@@ -2,6 +2,7 @@
 
 use corecast::bytes::history::{self, Call, EventId, Publication};
 
+use super::clock::eventually;
 use super::redis::{Client, Redis, Reply};
 
 /// Time to live of what the tests publish.
@@ -10,12 +11,16 @@ pub(crate) const TTL_MS: u64 = 600_000;
 /// Longest payload that the tests may publish: of some, the servers are to see that it is too long.
 const BYTES_MAX: usize = 64 << 20;
 
-/// Loads the function for publishing.
+/// Loads the function for publishing, once Redis has loaded its data.
 pub(crate) fn load_function(client: &mut Client) {
     let mut command = Vec::new();
     history::encode_load(&mut command);
-    client.send_bytes(&command).unwrap();
-    let reply = client.reply().unwrap();
+    let reply = eventually("Redis has loaded", || {
+        client.send_bytes(&command).unwrap();
+        let reply = client.reply().unwrap();
+        let is_loading = matches!(&reply, Reply::Error(text) if text.starts_with("LOADING"));
+        (!is_loading).then_some(reply)
+    });
     assert!(matches!(reply, Reply::Bulk(Some(_))), "FUNCTION LOAD answered {reply:?}");
 }
 
