@@ -302,6 +302,26 @@ fn streams_come_back_to_the_history_of_an_earlier_bench() {
 }
 
 #[test]
+fn streams_of_several_channels_get_the_messages_of_each_and_come_back_to_all() {
+    let server = Server::start(&["--workers", "2", "--history", "20"]);
+    let path = "/events?channel=past-{n}";
+    let common = ["--channels", "4", "--history", "20", "--channels-per-stream", "3"];
+    let fresh = ["--streams", "40", "--messages", "80", "--rate", "max", "--closing-after", "0"];
+    let outcome = bench_server(&server, path, &[&common[..], &fresh].concat());
+    assert_eq!(outcome.code, 0, "{}", outcome.errors);
+    assert_eq!(outcome.report["deliveries"]["received"], 40 * 3 * (20 + 1));
+    let resume = ["--streams", "100", "--resume"];
+    let outcome = bench_server(&server, path, &[&common[..], &resume].concat());
+    assert_eq!(outcome.code, 0, "{}", outcome.errors);
+    let report = &outcome.report;
+    let missed = number(&report["resumption"]["events"]);
+    assert!((500.0..1400.0).contains(&missed), "100 streams had 0 to 19 to get: {report}");
+    assert_eq!(number(&report["deliveries"]["received"]), missed + 300.0);
+    assert_eq!(report["closing"]["received"], 300);
+    assert_eq!(report["deliveries"]["resets"], 0);
+}
+
+#[test]
 fn streams_leave_in_the_end_and_the_server_stops() {
     let server = Server::start(&["--workers", "2", "--drain-time", "200ms"]);
     let options = ["--streams", "60", "--messages", "2", "--settle", "10ms", "--keep", "20"];

@@ -156,6 +156,15 @@ NOBODY = "http://127.0.0.1:1/events"
 
 def resume(lab):
     """50,000 streams come back at once, at random places of the last 50 events of 100 channels"""
+    return returning(lab, 1, "50,000 streams that come back")
+
+
+def resume_8(lab):
+    """The same with streams of 8 channels each, at random places of the last 50 events of all 8"""
+    return returning(lab, 8, "50,000 streams of 8 channels that come back")
+
+
+def returning(lab, width, who):
     streams = lab.small(50_000, 1000)
     returns, openings = [], []
     with lab.redis() as redis:
@@ -164,8 +173,8 @@ def resume(lab):
         fresh = ["--messages", 100, "--rate", "max"]
         for number in range(min(5, lab.rounds)):
             rounds = [
-                lambda: returns.append(storm(lab, redis, streams, "past", "--resume")),
-                lambda: openings.append(storm(lab, redis, streams, "new", *fresh)),
+                lambda: returns.append(storm(lab, redis, streams, width, "past", "--resume")),
+                lambda: openings.append(storm(lab, redis, streams, width, "new", *fresh)),
             ]
             for run in rounds if number % 2 == 0 else reversed(rounds):
                 run()
@@ -174,19 +183,20 @@ def resume(lab):
     reads = [history_reads(report["resumption"]["redis_calls"]) for report in returns]
     resets = sum(report["deliveries"]["resets"] for report in returns)
     return [
-        at_most(1999, "", "readings of history for 50,000 streams that come back", reads),
+        at_most(1999, "", f"readings of history for {who}", reads),
         ratio("<=", 1.5, "time until they are live, to that of as many new streams", back, new),
         at_most(0, "", "of them told of a loss", [resets]),
         at_most(None, "s", "time until they are live", back),
     ]
 
 
-def storm(lab, redis, streams, channel, *options):
+def storm(lab, redis, streams, width, channel, *options):
     """Streams opened as fast as they can, on a server that has just started."""
     with lab.server("--workers", 4, "--redis", redis, "--history", 50) as server:
         load = ["--streams", streams, "--channels", 100, "--history", 50, "--redis", redis]
         load += ["--closing-after", "500ms", "--open-timeout", "60s", "--server-pid", server.pid]
-        return lab.bench(f"{server.url}/{channel}-{{n}}", *load, *options)
+        load += ["--channels-per-stream", width]
+        return lab.bench(f"{server.url}?channel={channel}-{{n}}", *load, *options)
 
 
 def history_reads(calls):
@@ -437,6 +447,7 @@ ALL = {
         burst,
         history,
         resume,
+        resume_8,
         channels,
         overload,
         million,

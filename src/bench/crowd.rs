@@ -1,11 +1,13 @@
 //! A thread that holds a share of the streams: opens them, reads them, keeps the score.
 //!
 //! It has a descriptor table of its own, so that one process can hold far more streams than
-//! RLIMIT_NOFILE says. A stream is a slot of 16 bytes and a sequence number; all share one buffer.
+//! RLIMIT_NOFILE says. A stream is a slot of 16 bytes and a sequence number for each of its
+//! channels; all share one buffer.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,13 +18,14 @@ use rustix::event::epoll::{self, CreateFlags, Event as Readiness, EventData, Eve
 
 use super::message::Stamp;
 use super::pace::Pace;
-use super::past::{Past, Position};
+use super::past::Past;
 use super::response::{Data, Phase};
 use super::score::{self, Failure, Live, Tally};
 use super::sequence::{Arrival, Missing, Sequences};
 use super::sources::Sources;
 use super::target::Target;
 use crate::bytes::event_stream::{KEEP_ALIVE, STREAM_OPEN};
+use crate::bytes::history::EventId;
 use crate::sys::socket::{self, Received};
 use crate::sys::{clock, raw};
 
@@ -34,6 +37,7 @@ pub(super) struct Plan {
     /// Streams of the test.
     pub(super) streams: u32,
     pub(super) channels: u32,
+    pub(super) channels_per_stream: u32,
     /// `None`: any test's messages count, from any on.
     pub(super) expectation: Option<Expectation>,
     /// What the streams come back to; `None`: they are new.
@@ -97,9 +101,24 @@ impl Plan {
         expectation.is_some_and(|expectation| sequence >= expectation.count(channel))
     }
 
-    /// Where a stream comes back.
-    fn position(&self, stream: u32) -> Option<Position> {
+    /// The channels of a stream.
+    fn channels_of(&self, stream: u32) -> impl Iterator<Item = u32> {
+        let (first, channels) = (u64::from(stream), u64::from(self.channels));
+        let channel = move |place| (first + u64::from(place)) % channels;
+        // Less than `channels`.
+        (0..self.channels_per_stream).map(move |place| u32::try_from(channel(place)).unwrap_or(0))
+    }
+
+    /// The last event that a stream had which comes back.
+    fn position(&self, stream: u32) -> Option<EventId> {
         self.past.as_ref()?.position(stream, stream % self.channels)
+    }
+
+    /// Of each channel of a stream, the number of the message that is to come next.
+    fn next_of(&self, stream: u32) -> impl Iterator<Item = u32> {
+        let position = self.past.as_ref().zip(self.position(stream));
+        let next = move |channel| position.map_or(0, |(past, id)| past.next(channel, id));
+        self.channels_of(stream).map(next)
     }
 
     /// Whether a stream stays when others disconnect.
@@ -148,11 +167,10 @@ enum Slot {
 impl Crowd {
     fn new(plan: Arc<Plan>, share: Share, live: Arc<Live>) -> io::Result<Self> {
         let count = usize::try_from(share.streams).unwrap_or(usize::MAX);
-        let next = |stream| plan.position(stream).map(|position| position.next);
-        let starts: Option<Vec<u32>> = (share.first..).take(count).map(next).collect();
-        let sequences = match starts {
-            Some(starts) if plan.past.is_some() => Sequences::starting_at(starts),
-            _ => Sequences::new(count, plan.expectation.is_none()),
+        let starts = || (share.first..).take(count).flat_map(|stream| plan.next_of(stream));
+        let sequences = match &plan.past {
+            Some(_) => Sequences::starting_at(starts().collect()),
+            None => Sequences::new(starts().count(), plan.expectation.is_none()),
         };
         Ok(Self {
             sequences,
@@ -237,8 +255,9 @@ impl Crowd {
             if !flags.contains(EventFlags::OUT) {
                 return;
             }
-            let last = self.plan.position(self.first + slot).map(|position| position.id);
-            let request = self.plan.target.stream_request(self.channel(slot), last);
+            let stream = self.first + slot;
+            let (channels, last) = (self.plan.channels_of(stream), self.plan.position(stream));
+            let request = self.plan.target.stream_request(channels, last);
             match socket::send(raw::borrow(fd), &request) {
                 Ok(sent) if sent == request.len() => {}
                 _ => return self.fail(slot, Failure::Closed),
@@ -297,20 +316,22 @@ impl Crowd {
         }
         if data.name == b"stream-reset" {
             self.tally.record_reset(data.line);
-            let told = self.sequences.tell(slot);
+            let told = self.lanes(slot).map(|lane| self.sequences.tell(lane)).sum();
             return score::add(&self.live.given_up, told);
         }
-        let expected = self.expected(slot);
         let token = self.plan.expectation.as_ref().map(|expectation| expectation.token);
         let ours = |stamp: &Stamp| {
+            let expected = self.plan.expected(stamp.channel);
             token.is_none_or(|token| stamp.token == token)
                 && expected.is_none_or(|expected| stamp.sequence < expected)
         };
-        let Some(stamp) = Stamp::parse(data.line).filter(ours) else {
+        let stamp = Stamp::parse(data.line).filter(ours);
+        let found = stamp.and_then(|stamp| Some((stamp, self.lane(slot, &stamp)?)));
+        let Some((stamp, (lane, channel))) = found else {
             self.tally.foreign += 1;
             return;
         };
-        match self.sequences.arrive(slot, stamp.sequence) {
+        match self.sequences.arrive(lane, stamp.sequence) {
             Arrival::InOrder => {}
             Arrival::Ahead { told } => score::add(&self.live.given_up, told),
             Arrival::Late => self.tally.reordered += 1,
@@ -323,7 +344,6 @@ impl Crowd {
         self.tally.first_ns = self.tally.first_ns.or(Some(now_ns));
         self.tally.last_ns = Some(now_ns);
         let latency_us = now_ns.saturating_sub(stamp.due_ns) / 1000;
-        let channel = self.channel(slot);
         if self.plan.is_closing(channel, stamp.sequence) {
             self.tally.closing.saturating_record(latency_us);
         } else if self.plan.past.is_none() {
@@ -336,8 +356,10 @@ impl Crowd {
         let since_ns = self.opening.remove(&slot).unwrap_or(now_ns);
         self.tally.opening.saturating_record(now_ns.saturating_sub(since_ns) / 1000);
         self.tally.opened += 1;
-        let next = self.plan.position(self.first + slot).map_or(0, |position| position.next);
-        let expected = u64::from(self.expected(slot).unwrap_or(0).saturating_sub(next));
+        let stream = self.first + slot;
+        let channels = self.plan.channels_of(stream).zip(self.plan.next_of(stream));
+        let left = |(channel, next)| self.plan.expected(channel).unwrap_or(0).saturating_sub(next);
+        let expected: u64 = channels.map(left).map(u64::from).sum();
         self.tally.expected += expected;
         score::add(&self.live.expected, expected);
         score::add(&self.live.opened, 1);
@@ -364,8 +386,12 @@ impl Crowd {
 
     /// Counts what a stream will not receive any more.
     fn settle(&mut self, slot: u32) -> Missing {
-        let missing = self.sequences.missing(slot, self.expected(slot));
-        self.tally.record_missing(self.first + slot, missing);
+        let stream = self.first + slot;
+        let lanes = self.lanes(slot).zip(self.plan.channels_of(stream));
+        let missing = lanes
+            .map(|(lane, channel)| self.sequences.missing(lane, self.plan.expected(channel)))
+            .fold(Missing::default(), Missing::and);
+        self.tally.record_missing(stream, missing);
         missing
     }
 
@@ -437,13 +463,18 @@ impl Crowd {
         self.tally
     }
 
-    fn channel(&self, slot: u32) -> u32 {
-        (self.first + slot) % self.plan.channels
+    /// A stream's sequences: one for each of its channels.
+    fn lanes(&self, slot: u32) -> Range<u32> {
+        let width = self.plan.channels_per_stream;
+        slot * width..(slot + 1) * width
     }
 
-    /// Messages that a stream is to receive, if that is known.
-    fn expected(&self, slot: u32) -> Option<u32> {
-        self.plan.expected(self.channel(slot))
+    /// The sequence that a message belongs to, and its channel, if it is for this stream. A
+    /// listener to one channel does not know which number its publisher gave it.
+    fn lane(&self, slot: u32, stamp: &Stamp) -> Option<(u32, u32)> {
+        let is_listener = self.plan.expectation.is_none() && self.plan.channels_per_stream == 1;
+        let mut lanes = self.lanes(slot).zip(self.plan.channels_of(self.first + slot));
+        lanes.find(|(_, channel)| is_listener || *channel == stamp.channel)
     }
 
     fn slot(&self, slot: u32) -> Slot {

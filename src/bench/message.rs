@@ -7,6 +7,7 @@ use std::io::Write;
 pub(super) struct Stamp {
     /// Tells messages of this test from those of another on the same channel.
     pub(super) token: u32,
+    pub(super) channel: u32,
     /// Place among the messages of its channel, from 0.
     pub(super) sequence: u32,
     /// When the schedule wanted it sent, in nanoseconds of CLOCK_MONOTONIC, which all processes of
@@ -18,8 +19,9 @@ impl Stamp {
     /// The payload, filled up to `bytes` bytes; longer if the stamp alone takes more.
     pub(super) fn payload(&self, bytes: usize) -> Vec<u8> {
         let mut payload = Vec::with_capacity(bytes);
+        let Self { token, channel, sequence, due_ns } = *self;
         // Writing to memory does not fail.
-        let _ = write!(payload, "{MARK}{:08x} {} {} ", self.token, self.sequence, self.due_ns);
+        let _ = write!(payload, "{MARK}{token:08x} {channel} {sequence} {due_ns} ");
         payload.resize(bytes.max(payload.len()), b'.');
         payload
     }
@@ -27,12 +29,13 @@ impl Stamp {
     /// The stamp of a payload; `None` if that is nobody's test.
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
         let rest = payload.strip_prefix(MARK.as_bytes())?;
-        let mut words = rest.splitn(4, |byte| *byte == b' ');
+        let mut words = rest.splitn(5, |byte| *byte == b' ');
         let mut word = || std::str::from_utf8(words.next()?).ok();
         let token = u32::from_str_radix(word()?, 16).ok()?;
+        let channel = word()?.parse().ok()?;
         let sequence = word()?.parse().ok()?;
         let due_ns = word()?.parse().ok()?;
-        Some(Self { token, sequence, due_ns })
+        Some(Self { token, channel, sequence, due_ns })
     }
 }
 
@@ -44,8 +47,10 @@ mod tests {
 
     #[test]
     fn a_payload_tells_its_stamp_and_has_the_wanted_length() {
-        for (token, sequence, due_ns) in [(0, 0, 0), (0xabc, 7, 12_345), (!0, !0, !0)] {
-            let stamp = Stamp { token, sequence, due_ns };
+        for (token, channel, sequence, due_ns) in
+            [(0, 0, 0, 0), (0xabc, 3, 7, 12_345), (!0, !0, !0, !0)]
+        {
+            let stamp = Stamp { token, channel, sequence, due_ns };
             for bytes in [100, 200, 5000] {
                 let payload = stamp.payload(bytes);
                 assert_eq!(payload.len(), bytes);
@@ -58,7 +63,7 @@ mod tests {
     #[test]
     fn other_payloads_have_no_stamp() {
         for payload in
-            ["", "hello", "corecast-bench ", "corecast-bench x 1 2 ", "corecast-bench 1 1"]
+            ["", "hello", "corecast-bench ", "corecast-bench x 1 2 3 ", "corecast-bench 1 1 1"]
         {
             assert_eq!(Stamp::parse(payload.as_bytes()), None, "{payload}");
         }

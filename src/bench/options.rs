@@ -17,6 +17,11 @@ pub struct BenchOptions {
     ///
     /// Invariant: at least 1, and 1 unless the target has a number.
     pub channels: u32,
+    /// Channels of each stream: that one, and those after it.
+    ///
+    /// Invariant: at least 1, at most as many as channels, and 1 unless the target has a number in
+    /// its query alone.
+    pub channels_per_stream: u32,
     /// Threads that hold the streams; `None`: as many as descriptors and cores ask for.
     pub threads: Option<usize>,
     pub opening: Opening,

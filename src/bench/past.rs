@@ -14,12 +14,15 @@ use crate::ground::config::RedisAddress;
 use crate::ground::limits::{LINK_DEADLINE, RESP_REPLY_BYTES_MAX};
 
 /// The histories of all channels, which hold messages of one test.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Past {
     /// That test's.
     pub(super) token: u32,
     /// Invariant: one for each channel.
     channels: Vec<ChannelPast>,
+    /// By the first channel of a stream, where it may come back: at one of the last events of all
+    /// its channels, as many as the first of all keeps.
+    places: Vec<Vec<EventId>>,
 }
 
 /// The messages of one channel that are kept: consecutive ones.
@@ -31,17 +34,8 @@ struct ChannelPast {
     ids: Vec<EventId>,
 }
 
-/// Where a stream comes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Position {
-    /// Of the last event that it had.
-    pub(super) id: EventId,
-    /// The number of the message that follows it.
-    pub(super) next: u32,
-}
-
 impl Past {
-    /// Reads the histories of `channels` channels.
+    /// Reads the histories of `channels` channels, of which each stream has `width`.
     ///
     /// # Errors
     /// What keeps them from being read, or that a channel keeps no messages of one test.
@@ -49,9 +43,10 @@ impl Past {
         server: &RedisAddress,
         channel: &Template,
         channels: u32,
+        width: u32,
     ) -> io::Result<Self> {
         let mut session = Session::open(server)?;
-        let mut past = Self { token: 0, channels: Vec::new() };
+        let mut past = Self::default();
         for number in 0..channels {
             let name = channel.text(number);
             let key = history::stream_key(name.as_bytes());
@@ -60,6 +55,7 @@ impl Past {
             past.add(entries)
                 .map_err(|what| io::Error::other(format!("history of {name}: {what}")))?;
         }
+        past.find_places(usize::try_from(width).unwrap_or(usize::MAX));
         Ok(past)
     }
 
@@ -83,6 +79,19 @@ impl Past {
         Ok(())
     }
 
+    /// O(channels × width × events).
+    fn find_places(&mut self, width: usize) {
+        let count = self.channels.first().map_or(0, |channel| channel.ids.len());
+        let window = |first| {
+            let channels = self.channels.iter().cycle().skip(first).take(width);
+            let mut ids: Vec<EventId> =
+                channels.flat_map(|channel| &channel.ids).copied().collect();
+            ids.sort_unstable();
+            ids.split_off(ids.len().saturating_sub(count))
+        };
+        self.places = (0..self.channels.len()).map(window).collect();
+    }
+
     /// Per channel, the number of the message that will be the next.
     pub(super) fn counts(&self) -> Vec<u32> {
         let count = |channel: &ChannelPast| {
@@ -91,13 +100,20 @@ impl Past {
         self.channels.iter().map(count).collect()
     }
 
-    /// Where a stream of a channel comes back: at random, the same in every run.
-    pub(super) fn position(&self, stream: u32, channel: u32) -> Option<Position> {
-        let channel = self.channels.get(usize::try_from(channel).ok()?)?;
+    /// The last event that a stream had whose first channel is this: at random, the same in every
+    /// run.
+    pub(super) fn position(&self, stream: u32, channel: u32) -> Option<EventId> {
+        let places = self.places.get(usize::try_from(channel).ok()?)?;
         let mut random = fastrand::Rng::with_seed(u64::from(self.token) << 32 | u64::from(stream));
-        let place = random.usize(..channel.ids.len().max(1));
-        let next = channel.first + u32::try_from(place).ok()? + 1;
-        Some(Position { id: *channel.ids.get(place)?, next })
+        places.get(random.usize(..places.len().max(1))).copied()
+    }
+
+    /// The number of a channel's first message behind this one.
+    pub(super) fn next(&self, channel: u32, id: EventId) -> u32 {
+        let place = usize::try_from(channel).ok();
+        let Some(channel) = place.and_then(|place| self.channels.get(place)) else { return 0 };
+        let before = channel.ids.partition_point(|other| *other <= id);
+        channel.first.saturating_add(u32::try_from(before).unwrap_or(u32::MAX))
     }
 }
 
@@ -194,41 +210,55 @@ impl Session {
 mod tests {
     use super::*;
 
-    fn past(channels: &[&[(u32, u32)]]) -> Result<Past, &'static str> {
-        let mut past = Past { token: 0, channels: Vec::new() };
+    /// The messages of some channels; the first of each has the id 1-0, the next 2-0, and so on.
+    fn past(channels: &[&[(u32, u32)]], width: usize) -> Result<Past, &'static str> {
+        let mut past = Past::default();
         for messages in channels {
             let entry = |(ms, &(token, sequence)): (u64, &(u32, u32))| {
-                (EventId { ms, seq: 0 }, Stamp { token, sequence, due_ns: 0 })
+                (EventId { ms, seq: 0 }, Stamp { token, channel: 0, sequence, due_ns: 0 })
             };
             past.add(Some((1..).zip(*messages).map(entry).collect()))?;
         }
+        past.find_places(width);
         Ok(past)
     }
 
     #[test]
     fn streams_come_back_behind_a_message_that_is_kept() {
-        let past = past(&[&[(7, 3), (7, 4), (7, 5)], &[(7, 0)]]).unwrap();
+        let past = past(&[&[(7, 3), (7, 4), (7, 5)], &[(7, 0)]], 1).unwrap();
         assert_eq!((past.token, past.counts()), (7, vec![6, 1]));
         let mut seen = [0; 3];
         for stream in 0..300 {
-            let Position { id, next } = past.position(stream, 0).unwrap();
-            assert_eq!(u64::from(next), id.ms + 3, "message 3 has the id 1-0");
+            let id = past.position(stream, 0).unwrap();
+            assert_eq!(u64::from(past.next(0, id)), id.ms + 3, "message 3 has the id 1-0");
             seen[usize::try_from(id.ms - 1).unwrap()] += 1;
-            assert_eq!(past.position(stream, 1).unwrap().next, 1);
+            let id = past.position(stream, 1).unwrap();
+            assert_eq!(past.next(1, id), 1);
         }
         assert!(seen.iter().all(|count| *count > 50), "{seen:?}");
         assert_eq!(past.position(0, 2), None);
     }
 
     #[test]
+    fn streams_of_several_channels_come_back_to_the_last_events_of_all() {
+        let past = past(&[&[(7, 0), (7, 1)], &[(7, 0)], &[(7, 0), (7, 1), (7, 2)]], 2).unwrap();
+        let ids = |list: &[u64]| -> Vec<EventId> {
+            list.iter().map(|&ms| EventId { ms, seq: 0 }).collect()
+        };
+        assert_eq!(past.places, [ids(&[1, 2]), ids(&[2, 3]), ids(&[2, 3])]);
+        let two = EventId { ms: 2, seq: 0 };
+        assert_eq!([0, 1, 2].map(|channel| past.next(channel, two)), [2, 1, 2]);
+    }
+
+    #[test]
     fn histories_of_something_else_are_refused() {
-        assert!(past(&[&[(7, 0)], &[]]).unwrap_err().contains("nothing is kept"));
+        assert!(past(&[&[(7, 0)], &[]], 1).unwrap_err().contains("nothing is kept"));
         for channels in
             [&[&[(7, 0), (7, 2)][..]][..], &[&[(7, 0), (8, 1)]], &[&[(7, 0)], &[(8, 0)]]]
         {
-            assert!(past(channels).unwrap_err().contains("several tests"), "{channels:?}");
+            assert!(past(channels, 1).unwrap_err().contains("several tests"), "{channels:?}");
         }
-        let mut past = past(&[]).unwrap();
+        let mut past = past(&[], 1).unwrap();
         assert!(past.add(entries(&Value::Null)).is_err());
         assert!(past.add(entries(&Value::Array(vec![Value::Integer(1)]))).is_err());
     }

@@ -168,8 +168,8 @@ impl<'a> Publisher<'a> {
             }
             self.published.late_ns = self.published.late_ns.max(now_ns - due_ns);
             let Some(Message { channel, sequence, .. }) = self.draw.take() else { return };
-            let payload =
-                Stamp { token: self.token, sequence, due_ns }.payload(self.publication.bytes);
+            let stamp = Stamp { token: self.token, channel, sequence, due_ns };
+            let payload = stamp.payload(self.publication.bytes);
             self.publication.sink.encode(channel, &payload, &mut self.output);
             if self.sent == self.answered {
                 self.answered_ns = now_ns;

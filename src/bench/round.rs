@@ -137,6 +137,7 @@ impl<'a> Round<'a> {
             target: self.subject.target.clone(),
             streams: self.options.streams,
             channels: self.options.channels,
+            channels_per_stream: self.options.channels_per_stream,
             expectation,
             past: self.past.clone(),
             keep: self.options.aftermath.keep,
@@ -273,8 +274,9 @@ impl<'a> Round<'a> {
 
     /// Waits until every stream has what it has missed.
     fn wait_resumed(&self, progress: &mut Progress) -> Result<Resumption, BenchError> {
-        // The rest is a closing message for each stream.
-        let missed = || read(&self.live.expected).saturating_sub(read(&self.live.opened));
+        // The rest is a closing message for each channel of each stream.
+        let width = u64::from(self.options.channels_per_stream);
+        let missed = || read(&self.live.expected).saturating_sub(read(&self.live.opened) * width);
         self.wait_settled(missed, progress)?;
         let time_ns = clock::monotonic_ns() - self.start_ns;
         let mut calls = calls(true, self.subject)?;
@@ -458,7 +460,8 @@ fn read_past(options: &BenchOptions, subject: &Subject) -> Result<Option<Past>, 
         Load::Publish(Publication { sink: Sink::Redis { server, channel, .. }, .. })
             if options.resumes =>
         {
-            Past::read(server, channel, options.channels).map(Some).map_err(BenchError::Past)
+            let (channels, width) = (options.channels, options.channels_per_stream);
+            Past::read(server, channel, channels, width).map(Some).map_err(BenchError::Past)
         }
         _ => Ok(None),
     }

@@ -39,6 +39,17 @@ pub(super) struct Missing {
     pub(super) first_silent: Option<u32>,
 }
 
+impl Missing {
+    /// Together with those of another channel.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            silent: self.silent + other.silent,
+            told: self.told + other.told,
+            first_silent: self.first_silent.or(other.first_silent),
+        }
+    }
+}
+
 /// What a number that arrives means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {

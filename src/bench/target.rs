@@ -92,10 +92,21 @@ impl Target {
         self.path.has_number()
     }
 
+    /// Whether a stream of several channels has a URL: its query is repeated for each.
+    #[must_use]
+    pub fn has_number_in_query_alone(&self) -> bool {
+        let (path, query) = self.path.0.split_once('?').unwrap_or_default();
+        placeholder(path).is_none() && placeholder(query).is_some()
+    }
+
     /// The channel that the default routes of corecast stream at this URL.
     #[must_use]
     pub fn default_channel(&self) -> Option<Template> {
-        let channel = self.path.0.strip_prefix("/events/")?.split('?').next()?;
+        let (path, query) = self.path.0.split_once('?').unwrap_or((&self.path.0, ""));
+        let channel = match path {
+            "/events" => query.split('&').find_map(|pair| pair.strip_prefix("channel="))?,
+            _ => path.strip_prefix("/events/")?,
+        };
         let channel = percent_decode_str(channel).decode_utf8().ok()?;
         (!channel.is_empty()).then(|| Template::new(&channel))
     }
@@ -107,15 +118,29 @@ impl Target {
         (self.host.as_str(), self.port).to_socket_addrs()?.next().ok_or_else(no_address)
     }
 
-    /// The request of a stream of channel `number`, as a browser's EventSource sends it: that of
-    /// one that comes back has the id of the last event it had.
+    /// The request of a stream of these channels, as a browser's EventSource sends it: that of one
+    /// that comes back has the id of the last event it had.
     #[must_use]
-    pub fn stream_request(&self, number: u32, last: Option<EventId>) -> Vec<u8> {
+    pub fn stream_request(
+        &self,
+        numbers: impl Iterator<Item = u32>,
+        last: Option<EventId>,
+    ) -> Vec<u8> {
+        let mut path = String::new();
+        for number in numbers {
+            let text = self.path.text(number);
+            match text.split_once('?') {
+                Some((_, query)) if !path.is_empty() => {
+                    path.push('&');
+                    path.push_str(query);
+                }
+                _ => path = text,
+            }
+        }
         let last = last.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
         format!(
-            "GET {} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n\
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n\
              Cache-Control: no-cache\r\n{last}\r\n",
-            self.path.text(number),
             self.authority
         )
         .into_bytes()
@@ -193,12 +218,21 @@ mod tests {
     fn the_number_of_the_channel_stands_in_the_path() {
         let target = Target::parse("http://h:1/events/a-{n}/{n}").unwrap();
         assert!(target.has_number());
-        let request = String::from_utf8(target.stream_request(12, None)).unwrap();
-        assert!(request.starts_with("GET /events/a-12/12 HTTP/1.1\r\nHost: h:1\r\n"), "{request}");
-        assert!(request.ends_with("no-cache\r\n\r\n"));
-        let last = EventId { ms: 7, seq: 1 };
-        let request = String::from_utf8(target.stream_request(12, Some(last))).unwrap();
-        assert!(request.ends_with("no-cache\r\nLast-Event-ID: 7-1\r\n\r\n"));
+        let request = |target: &Target, numbers: &[u32], last| {
+            String::from_utf8(target.stream_request(numbers.iter().copied(), last)).unwrap()
+        };
+        let new = request(&target, &[12], None);
+        assert!(new.starts_with("GET /events/a-12/12 HTTP/1.1\r\nHost: h:1\r\n"), "{new}");
+        assert!(new.ends_with("no-cache\r\n\r\n"));
+        let back = request(&target, &[12], Some(EventId { ms: 7, seq: 1 }));
+        assert!(back.ends_with("no-cache\r\nLast-Event-ID: 7-1\r\n\r\n"));
+        let query = Target::parse("http://h:1/events?channel=a-{n}").unwrap();
+        let several = request(&query, &[9, 0], None);
+        assert!(several.starts_with("GET /events?channel=a-9&channel=a-0 HTTP"), "{several}");
+        for (url, is_in_query) in [("http://h/{n}?a={n}", false), ("http://h/a?b", false)] {
+            assert_eq!(Target::parse(url).unwrap().has_number_in_query_alone(), is_in_query);
+        }
+        assert!(query.has_number_in_query_alone() && !target.has_number_in_query_alone());
         assert_eq!(target.default_channel().unwrap().text(3), "a-3/3");
         let other = target.at("127.0.0.1:9".parse().unwrap());
         assert_eq!(other.to_string(), "http://127.0.0.1:9/events/a-{n}/{n}");
@@ -221,6 +255,8 @@ mod tests {
     fn the_default_routes_tell_the_channel() {
         let channel = |url| Target::parse(url).unwrap().default_channel();
         assert_eq!(channel("http://h/events/a%20b?x=y"), Some(Template::new("a b")));
+        assert_eq!(channel("http://h/events?a=b&channel=c%2F{n}"), Some(Template::new("c/{n}")));
+        assert_eq!(channel("http://h/events?a=b"), None);
         assert_eq!(channel("http://h/events/"), None);
         assert_eq!(channel("http://h/stream/a"), None);
     }

@@ -43,6 +43,11 @@ pub(super) struct BenchArguments {
                           [default: one for each stream]"))]
     #[arg(value_parser = values::number(1u32, 100_000_000))]
     pub(super) channels: Option<u32>,
+    #[arg(long, value_name = "N", help_heading = STREAMS, default_value = "1")]
+    #[arg(help = concat!("Channels of each stream, one after the other; more than one where the \
+                          URL's query has ", n!(), ", and is repeated for each"))]
+    #[arg(value_parser = values::number(1u32, 1000))]
+    pub(super) channels_per_stream: u32,
     /// Streams opened per second [default: as fast as the server takes them]
     #[arg(long, value_name = "N", help_heading = STREAMS)]
     #[arg(value_parser = values::number(1u32, 10_000_000))]
@@ -201,6 +206,7 @@ impl BenchArguments {
         Ok(Command::Bench(Box::new(BenchOptions {
             streams: self.streams,
             channels,
+            channels_per_stream: self.channels_per_stream(channels)?,
             threads: self.threads,
             opening,
             resumes: self.resume,
@@ -236,6 +242,18 @@ impl BenchArguments {
                 "--channels \"{channels}\": expected {{n}} in the URL, which has only one channel"
             )),
         }
+    }
+
+    fn channels_per_stream(&self, channels: u32) -> Result<u32, String> {
+        let count = self.channels_per_stream;
+        let named = format!("--channels-per-stream \"{count}\": expected");
+        if count > 1 && !self.url.has_number_in_query_alone() {
+            return Err(format!("{named} {{n}} in the URL's query, and not before it"));
+        }
+        if count > channels {
+            return Err(format!("{named} at most {channels}, the number of --channels"));
+        }
+        Ok(count)
     }
 
     fn comparison(&self) -> Result<Option<Comparison>, String> {
@@ -319,7 +337,7 @@ const MESSAGES: &str = "Messages";
 const REPORT: &str = "Report";
 
 /// A message has to have room for what it is recognised by.
-const STAMP_BYTES_MAX: usize = 64;
+const STAMP_BYTES_MAX: usize = 72;
 
 pub(super) const BENCH_AFTER_HELP: &str = concat!(
     "\

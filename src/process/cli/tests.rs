@@ -630,6 +630,8 @@ fn bench_takes_a_url_and_a_load() {
     let closing = Closing { after: Duration::from_secs(1), interval: Duration::from_micros(100) };
     assert_eq!(publication.closing, Some(closing));
     assert_eq!(bench("bench http://h/events/{n} --channels 4").channels, 4);
+    let several = "bench http://h/events?channel={n} --channels 4 --channels-per-stream 4";
+    assert_eq!(bench(several).channels_per_stream, 4);
     let options = bench("bench http://h/x --listen-only 2s --server-pid 1 --server-pid 2");
     assert!(matches!(options.load, Load::Listen(time) if time == Duration::from_secs(2)));
     assert_eq!(options.server_pids, [1, 2]);
