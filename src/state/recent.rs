@@ -56,6 +56,8 @@ pub struct Recent {
     turn: u8,
     /// Bytes of the next page.
     page_bytes: usize,
+    /// The last page was full.
+    is_cut: bool,
     /// Bytes that the next event takes, where it did not fit.
     event_bytes: usize,
     losses: Losses,
@@ -463,15 +465,27 @@ impl Recent {
                 let (from, to) = match self.repair {
                     Some(need) => need,
                     None if self.turn == FIRST_COMES_AFTER => {
-                        (*self.after.iter().min_by_key(|(_, group)| group.number)?.0, floor)
+                        let first = self.after.iter().min_by_key(|(_, group)| group.number)?;
+                        (self.reach_back(*first.0, floor), floor)
                     }
-                    None => (*self.after.first_key_value()?.0, floor),
+                    None => (self.reach_back(*self.after.first_key_value()?.0, floor), floor),
                 };
                 self.turn = if self.turn == FIRST_COMES_AFTER { 0 } else { self.turn + 1 };
                 Question::Page { from, to, bytes_max, caution: losses }
             }
         };
         Some(if losses < LOSSES_MAX { Ok(question) } else { Err(question) })
+    }
+
+    /// Where the page begins for who needs what comes after `id`. Where another page is there
+    /// already, and there was room for more, a crowd comes back: whoever is next may need a little
+    /// more. The page then begins twice as long ago.
+    fn reach_back(&self, id: EventId, floor: EventId) -> EventId {
+        if self.pages.is_empty() || self.is_cut || self.event_bytes > 0 {
+            return id;
+        }
+        let since = floor.ms.saturating_sub(id.ms);
+        EventId { ms: id.ms.saturating_sub(since), seq: 0 }.min(id)
     }
 
     /// Takes in a page. Those that nobody holds are dropped by [`Self::drop_pages`].
@@ -486,8 +500,12 @@ impl Recent {
         self.pages.splice(begin..begin + count, [page]);
     }
 
-    /// The next pages are larger, after one that was full.
-    pub fn grow_pages(&mut self) {
+    /// A page was full: the next ones are larger, if there is room.
+    pub fn grow_pages(&mut self, has_room: bool) {
+        self.is_cut = true;
+        if !has_room {
+            return;
+        }
         let grown = self.page_bytes.max(HISTORY_PAGE_BYTES_MIN) * HISTORY_PAGE_GROWTH;
         self.page_bytes = grown.min(HISTORY_PAGE_BYTES_MAX);
     }
@@ -499,6 +517,7 @@ impl Recent {
 
     /// The next pages are small again: there was less than a page.
     pub fn shrink_pages(&mut self) {
+        self.is_cut = false;
         self.page_bytes = 0;
     }
 

@@ -109,9 +109,7 @@ impl Streams {
                 return self.list_reading(id);
             }
             (ReadEnd::More, Some(last)) => {
-                if !is_tight {
-                    recent.grow_pages();
-                }
+                recent.grow_pages(!is_tight);
                 HistoryPage::new(from, last.min(to), draft, sum)
             }
             (ReadEnd::End { .. }, Some(_)) => {

@@ -72,6 +72,26 @@ fn a_crowd_holds_no_more_than_it_may_and_everybody_is_served() {
 }
 
 #[test]
+fn who_comes_back_to_ever_older_places_finds_what_others_had_read() {
+    let mut world = with_one_stream();
+    let mut ids = Vec::new();
+    for _ in 0..50 {
+        ids.push(world.redis.newest);
+        world.redis.publish(1);
+    }
+    world.run();
+    let before = world.counters.history_reads.get();
+    for (client, id) in (100..).zip(ids.iter().rev()) {
+        world.request(client, &["c1"], Start::After(*id));
+        world.run();
+        let events = 50 - ids.iter().position(|other| other == id).unwrap();
+        assert_eq!(world.seen(client, 1), (events, 0));
+    }
+    let reads = world.counters.history_reads.get() - before;
+    assert!(reads <= 8, "{reads} readings for 50 places");
+}
+
+#[test]
 fn a_slow_reader_holds_no_pages_while_it_does_not_read() {
     let mut world = with_one_stream();
     let begin = world.redis.newest;
