@@ -156,7 +156,7 @@ pub const HISTORY_READING_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const HISTORY_PAGES_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Of these, pages that nobody holds, and that somebody may want soon.
-pub const HISTORY_PAGES_IDLE_BYTES_MAX: usize = 6 * 1024 * 1024;
+pub const HISTORY_PAGES_IDLE_BYTES_MAX: usize = 3 * 1024 * 1024;
 
 /// What a plain XRANGE may bring, where Redis does not let us call a function that bounds it.
 pub const HISTORY_RANGE_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -18,7 +18,7 @@ pub struct HistoryPage {
     /// Invariant: ids and ends rise.
     entries: Box<[Entry]>,
     bytes: Box<[u8]>,
-    _account: Account,
+    account: Account,
 }
 
 /// An event of a page.
@@ -81,7 +81,7 @@ impl HistoryPage {
             lost_until: from,
             entries: entries.into(),
             bytes: bytes.into(),
-            _account: Account::new(cost, sum),
+            account: Account::new(cost, sum),
         }
     }
 
@@ -90,6 +90,12 @@ impl HistoryPage {
     pub fn empty(from: EventId, to: EventId, lost_until: EventId, sum: &PageBytes) -> Self {
         let lost_until = lost_until.min(to);
         Self { lost_until, ..Self::new(from, to, PageDraft::default(), sum) }
+    }
+
+    /// Bytes of memory.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        self.account.bytes
     }
 
     #[must_use]

@@ -54,10 +54,8 @@ pub struct Recent {
     /// Counts pages: now and then one is that of who has waited longest, not of who needs the
     /// oldest.
     turn: u8,
-    /// Bytes of the next page.
+    /// Bytes of the next page, after one that was full; 0 after one that was not.
     page_bytes: usize,
-    /// The last page was full.
-    is_cut: bool,
     /// Bytes that the next event takes, where it did not fit.
     event_bytes: usize,
     losses: Losses,
@@ -425,16 +423,12 @@ impl Recent {
         met
     }
 
-    /// Bytes to be set aside for what is to be read next.
+    /// Bytes to be set aside for what is to be read next, of which a page should have no more than
+    /// `room`.
     #[must_use]
-    pub fn next_bytes(&self) -> usize {
-        self.page_bytes.max(self.least_bytes())
-    }
-
-    /// The same where there is little room.
-    #[must_use]
-    pub fn least_bytes(&self) -> usize {
-        HISTORY_PAGE_BYTES_MIN.max(self.event_bytes).max(self.ids_bytes())
+    pub fn next_bytes(&self, room: usize) -> usize {
+        let least = HISTORY_PAGE_BYTES_MIN.max(self.event_bytes).max(self.ids_bytes());
+        self.page_bytes.min(room).max(least)
     }
 
     /// Bytes of the ids that somebody counts.
@@ -481,7 +475,7 @@ impl Recent {
     /// already, and there was room for more, a crowd comes back: whoever is next may need a little
     /// more. The page then begins twice as long ago.
     fn reach_back(&self, id: EventId, floor: EventId) -> EventId {
-        if self.pages.is_empty() || self.is_cut || self.event_bytes > 0 {
+        if self.pages.is_empty() || self.page_bytes > 0 || self.event_bytes > 0 {
             return id;
         }
         let since = floor.ms.saturating_sub(id.ms);
@@ -500,12 +494,8 @@ impl Recent {
         self.pages.splice(begin..begin + count, [page]);
     }
 
-    /// A page was full: the next ones are larger, if there is room.
-    pub fn grow_pages(&mut self, has_room: bool) {
-        self.is_cut = true;
-        if !has_room {
-            return;
-        }
+    /// A page was full: the next ones are larger.
+    pub fn grow_pages(&mut self) {
         let grown = self.page_bytes.max(HISTORY_PAGE_BYTES_MIN) * HISTORY_PAGE_GROWTH;
         self.page_bytes = grown.min(HISTORY_PAGE_BYTES_MAX);
     }
@@ -517,7 +507,6 @@ impl Recent {
 
     /// The next pages are small again: there was less than a page.
     pub fn shrink_pages(&mut self) {
-        self.is_cut = false;
         self.page_bytes = 0;
     }
 

@@ -70,9 +70,9 @@ pub(super) struct History {
     pub(super) page_bytes: PageBytes,
     /// Bytes set aside for pages that streams wait for.
     pub(super) set_aside: PageBytes,
-    /// How many have come since those were let go last that nobody holds, and whether somebody has
-    /// let some go since.
-    pub(super) pages_added: usize,
+    /// Bytes of those that have come since those were let go last that nobody holds, and whether
+    /// somebody has let some go since.
+    pub(super) bytes_added: usize,
     pub(super) has_let_go: bool,
     /// Channels with pages that nobody may need any more, the oldest first.
     pub(super) paged: VecDeque<ChannelId>,
@@ -132,7 +132,7 @@ impl History {
             vanished: Vec::new(),
             page_bytes: PageBytes::default(),
             set_aside: PageBytes::default(),
-            pages_added: 0,
+            bytes_added: 0,
             has_let_go: false,
             paged: VecDeque::new(),
             indexed: Vec::new(),

@@ -18,8 +18,14 @@ use crate::state::catch_up::{CatchUp, Place};
 use crate::state::history_page::{Account, HistoryPage, PageDraft};
 use crate::state::recent::{HistoryRead, Index, Need, Question, Reading, Recent, Waiter};
 
-/// Pages that have to come before those that nobody holds are looked for again.
-const PAGES_PER_WALK_MIN: usize = 16;
+/// Bytes of pages that have to come before those that nobody holds are looked for again …
+const BYTES_PER_WALK: usize = 512 * 1024;
+
+/// … and the more, the more channels have pages.
+const BYTES_PER_WALKED_CHANNEL: usize = 64;
+
+/// A page may take this part of the room that is left: many can begin while few are served fast.
+const ROOM_SHARES: usize = 8;
 
 /// How far a page goes that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +48,7 @@ impl Streams {
         }
         let bytes = match recent.repair {
             Some(_) => self.repair_bytes(recent.event_bytes()),
-            None if self.is_tight() => recent.least_bytes(),
-            None => recent.next_bytes(),
+            None => recent.next_bytes(self.room_left() / ROOM_SHARES),
         };
         if let Some(recent) = self.channels.recent_mut(id) {
             recent.reading = Reading::Listed(bytes);
@@ -99,7 +104,6 @@ impl Streams {
         if !self.end_reading(id) {
             return;
         }
-        let is_tight = self.is_tight();
         let sum = &self.history.page_bytes;
         let Some(recent) = self.channels.recent_mut(id) else { return };
         let last = draft.last();
@@ -109,7 +113,7 @@ impl Streams {
                 return self.list_reading(id);
             }
             (ReadEnd::More, Some(last)) => {
-                recent.grow_pages(!is_tight);
+                recent.grow_pages();
                 HistoryPage::new(from, last.min(to), draft, sum)
             }
             (ReadEnd::End { .. }, Some(_)) => {
@@ -219,9 +223,10 @@ impl Streams {
             self.take_repair_page(id, Rc::clone(&page), repaired);
         }
         self.wake_met(id, met, |place| place.page = Some(Rc::clone(&page)));
-        // A walk over all of them is paid for by as many as have come.
-        self.history.pages_added += 1;
-        if self.history.pages_added > PAGES_PER_WALK_MIN + self.history.paged.len() / 4 {
+        // A walk over all of them is paid for by what has come.
+        self.history.bytes_added += page.cost();
+        let channels = self.history.paged.len();
+        if self.history.bytes_added > BYTES_PER_WALK + channels * BYTES_PER_WALKED_CHANNEL {
             self.drop_idle_pages(HISTORY_PAGES_IDLE_BYTES_MAX);
         }
     }
@@ -266,7 +271,7 @@ impl Streams {
                 self.history.paged.push_back(id);
             }
         }
-        self.history.pages_added = 0;
+        self.history.bytes_added = 0;
         self.history.has_let_go = false;
     }
 
@@ -310,15 +315,14 @@ impl Streams {
         }
     }
 
-    /// Whether pages are to be small, so that more streams may hold some.
-    fn is_tight(&self) -> bool {
-        2 * self.history.room_taken() > HISTORY_PAGES_BYTES_MAX
+    /// Bytes of pages that may still be read.
+    fn room_left(&self) -> usize {
+        HISTORY_PAGES_BYTES_MAX.saturating_sub(self.history.room_taken())
     }
 
     /// Whether another stream may hold so many bytes of pages more. One always may.
     fn has_room(&self, bytes: usize) -> bool {
-        let taken = self.history.room_taken();
-        self.history.admitted == 0 || taken + bytes <= HISTORY_PAGES_BYTES_MAX
+        self.history.admitted == 0 || bytes <= self.room_left()
     }
 
     /// Admits those who wait in line, as far as there is room.
