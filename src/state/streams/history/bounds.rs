@@ -35,12 +35,16 @@ fn a_gap_of_any_size_takes_a_page_of_memory_a_channel() {
     world.redis.padding = 20_000;
     (0..3000).for_each(|n| world.redis.publish(1 + n % 2));
     world.request(11, &["c1", "c2"], Start::After(begin));
+    let before = world.counters.history_reads.get();
     let mut highest = 0;
     world.run_watched(1, |world| {
         highest = highest.max(world.streams.history.page_bytes.get());
     });
     assert_eq!((world.seen(11, 1).0, world.seen(11, 2).0), (1500, 1500));
     assert!(highest <= HISTORY_PAGES_BYTES_MAX, "{highest}");
+    // 60 MB, in pages that are large but for the first ones.
+    let reads = world.counters.history_reads.get() - before;
+    assert!(reads <= 300, "{reads} readings");
 }
 
 #[test]
