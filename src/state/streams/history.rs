@@ -693,6 +693,8 @@ mod bounds;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod faults2;
+#[cfg(test)]
 mod scenarios;
 #[cfg(test)]
 mod tests;

@@ -54,14 +54,20 @@ impl Marks {
         self.known.len()
     }
 
+    /// Names that are still to be noted in Redis.
+    #[cfg(test)]
+    pub(super) fn unwritten(&self) -> usize {
+        self.unwritten.len()
+    }
+
     /// Whether a channel counts as mixed at a time of Redis.
-    fn contains(&self, name: &[u8], now_ms: u64) -> bool {
+    pub(super) fn contains(&self, name: &[u8], now_ms: u64) -> bool {
         let until = self.known.get(name).copied().unwrap_or(0).max(self.all_until);
         now_ms < until
     }
 
     /// Somebody has published without history. True if that is news of the channel.
-    fn note(&mut self, name: &[u8], now_ms: u64) -> bool {
+    pub(super) fn note(&mut self, name: &[u8], now_ms: u64) -> bool {
         let until = now_ms.saturating_add(self.retention_ms);
         let known = self.known.get(name).copied();
         // What Redis has of it lasts for a while.

@@ -155,6 +155,14 @@ impl Redis {
         self.send(channel, Kept { id, previous, is_chained, bytes });
     }
 
+    /// Somebody writes into a channel's history what is no event, and sends nothing.
+    pub(super) fn write_foreign(&mut self, channel: usize) {
+        let id = self.newest.next().unwrap().max(EventId { ms: self.now_ms, seq: 0 });
+        self.newest = id;
+        let foreign = Event { id, previous: id, bytes: Rc::from(&b""[..]) };
+        self.streams.entry(channel).or_default().push_back(foreign);
+    }
+
     fn send(&mut self, channel: usize, kept: Kept) {
         if self.is_up && self.subscribed.contains(&channel) {
             self.wire.push_back(Item::Message(channel, kept));
