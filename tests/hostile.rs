@@ -11,8 +11,8 @@ use support::clock::{eventually, eventually_within};
 use support::kept::Publisher;
 use support::redis::{Client, Redis, Reply};
 use support::resumption::{
-    assert_event, assert_no_link_was_lost, resume, start, start_beside_plain, target,
-    until, url_of, user_of_channels,
+    assert_event, assert_no_link_was_lost, resume, start, start_beside_plain, target, until,
+    url_of, user_of_channels,
 };
 use support::server::Server;
 use support::stream::Stream;
@@ -131,6 +131,21 @@ fn a_clock_that_is_none_leaves_streams_live() {
     assert_eq!(message.data, "live");
 }
 
+#[test]
+fn marks_that_are_none_cost_nobody_the_history() {
+    let redis = Redis::start();
+    redis.client().command(&[b"SET", b"corecast:plain", b"x"]);
+    let mut publisher = Publisher::new(&redis);
+    let first = publisher.publish("news", "first");
+    let second = publisher.publish("news", "second");
+    let server = start(&redis, &[]);
+    let mut stream = resume(&server, "/events/news", first);
+    assert_event(&mut stream, second, "second");
+    let third = publisher.publish("news", "third");
+    assert_event(&mut stream, third, "third");
+    assert_no_link_was_lost(&server);
+}
+
 /// A user who may neither load nor call functions nor scripts.
 fn plain_user(redis: &Redis) -> String {
     user_of_channels(redis, "plain", &["*"]);
@@ -211,6 +226,28 @@ fn a_history_that_our_user_may_not_read_costs_others_no_function() {
     };
     let stats = String::from_utf8(stats).unwrap();
     let line = stats.lines().find(|line| line.starts_with("cmdstat_fcall_ro"));
-    println!("{stats}");
-    assert!(line.is_some_and(|line| !line.contains("calls=1,")), "{line:?}");
+    assert!(line.is_some_and(|line| !line.contains(":calls=0,")), "{line:?}");
+}
+
+#[test]
+#[ignore = "not mended"]
+fn a_newest_event_that_no_plain_answer_may_have_does_not_end_each_link_anew() {
+    let redis = Redis::start();
+    let url = plain_user(&redis);
+    let mut publisher = Publisher::new(&redis);
+    let server = start_alone(&url);
+    let mut news = server.open("/events/news");
+    let mut other = server.open("/events/other");
+    publisher.publish("news", vec![b'x'; 17 << 20]);
+    assert_eq!(news.next_message().event, "stream-reset");
+    kill_links(&redis);
+    eventually("the link is lost", || {
+        (server.metric("corecast_link_losses_total") >= 1.0).then_some(())
+    });
+    let live = publisher.publish("other", "live");
+    let message = eventually_within(Duration::from_secs(60), "the stream hears of it", || {
+        other.poll(Duration::from_millis(50));
+        other.take_message()
+    });
+    assert_eq!(message.last_event_id, live.to_string());
 }
