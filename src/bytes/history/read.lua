@@ -9,7 +9,7 @@
 --     what else     of `end` without entries: id and p of the oldest entry of the stream, if any;
 --                   of `big`: the MAX_BYTES that it takes
 --     the entries   id, p, e or nothing, d; where d is longer than MAX_EVENT_BYTES its length as a
---                   number; of an entry that is no event its id alone
+--                   number; of an entry that is no event, or has a p or e that none has, its id alone
 --
 -- newest   KEYS  any number of corecast:{CHANNEL}
 --          ARGV  [COUNT]
@@ -20,20 +20,27 @@
 -- read.
 local STEP_BYTES = 65536
 
--- Data that is left out has to be read all the same, a millisecond for each MiB: enough of it ends
--- a page.
+-- What is left out has to be read all the same, a millisecond for each MiB: enough of it ends a
+-- page.
 local LEFT_OUT_BYTES = 4194304
 
+-- What an event's p and e have at most.
+local ID_BYTES, TYPE_BYTES = 41, 1024
+
 local function fields_of(entry)
-  local fields, p, e, d = entry[2], nil, '', nil
+  local fields, p, e, d, bytes = entry[2], nil, '', nil, 0
   for i = 1, #fields, 2 do
-    local name = fields[i]
-    if name == 'p' then p = fields[i + 1]
-    elseif name == 'e' then e = fields[i + 1]
-    elseif name == 'd' then d = fields[i + 1]
+    local name, value = fields[i], fields[i + 1]
+    bytes = bytes + #name + #value
+    if name == 'p' then p = value
+    elseif name == 'e' then e = value
+    elseif name == 'd' then d = value
     end
   end
-  return p, e, d
+  if p and (#p > ID_BYTES or #e > TYPE_BYTES) then
+    p = nil
+  end
+  return p, e, d, bytes
 end
 
 local function page(keys, arguments)
@@ -46,17 +53,19 @@ local function page(keys, arguments)
     local step_bytes = 0
     for i = 1, #entries do
       local id = entries[i][1]
-      local p, e, d = fields_of(entries[i])
-      local told, size = { id }, #id + 32
+      local p, e, d, whole = fields_of(entries[i])
+      local told, size, given = { id }, #id + 32, 0
       if p and d then
-        step_bytes = step_bytes + #d
+        given = #p + #e
         if #d > event_bytes_max then
-          told, size = { id, p, e, #d }, size + #p + #e
-          left_out = left_out + #d
+          told = { id, p, e, #d }
         else
-          told, size = { id, p, e, d }, size + #p + #e + #d
+          told, given = { id, p, e, d }, given + #d
         end
       end
+      size = size + given
+      step_bytes = step_bytes + whole
+      left_out = left_out + whole - given
       if bytes + size > bytes_max or #answer >= entries_max then
         if #answer == 0 and bytes + size > bytes_max then
           return { 'big', { string.format('%.0f', size) }, {} }
@@ -99,10 +108,10 @@ local function newest(keys, arguments)
       local step_bytes = 0
       for i = 1, #entries do
         local id = entries[i][1]
-        local p, _, d = fields_of(entries[i])
+        local p, _, _, whole = fields_of(entries[i])
         told[1] = p or id
         told[#told + 1] = id
-        step_bytes = step_bytes + #(d or '')
+        step_bytes = step_bytes + whole
         to = '(' .. id
       end
       if #entries < step then
