@@ -15,8 +15,9 @@ mod reading;
 pub use reading::{
     NEWEST_FUNCTION, NEWEST_SCRIPT, Newest, NewestOf, Nothing, PAGE_FUNCTION, PAGE_SCRIPT,
     PLAIN_KEY, PLAIN_MARKS_MAX, Page, PageEnd, PageEntry, PageQuestion, READ_LIBRARY,
-    READ_LIBRARY_CODE, ReadCall, encode_mark, encode_newest, encode_oldest, encode_page,
-    encode_read_load, marks_from_answer, marks_question, newest_from_answer, oldest_from_answer,
+    READ_LIBRARY_CODE, ReadCall, encode_mark, encode_newest, encode_newest_before, encode_oldest,
+    encode_page, encode_read_load, marks_from_answer, marks_question, newest_from_answer,
+    oldest_from_answer,
 };
 
 /// The id of an entry of a Redis stream, here of an event: `ms-seq`. Ids grow over all channels.

@@ -160,6 +160,20 @@ pub fn encode_newest(call: ReadCall, channels: &[&[u8]], count: usize, out: &mut
     encode_command(&arguments, out);
 }
 
+/// Appends the same question in plain commands, for the newest events of those before `before`.
+pub fn encode_newest_before(
+    channel: &[u8],
+    before: Option<EventId>,
+    count: usize,
+    out: &mut Vec<u8>,
+) {
+    let end = before.map_or_else(|| "+".to_owned(), |before| format!("({before}"));
+    let count = count.to_string();
+    let key = stream_key(channel);
+    let range: [&[u8]; 6] = [b"XREVRANGE", &key, end.as_bytes(), b"-", b"COUNT", count.as_bytes()];
+    encode_command(&range, out);
+}
+
 /// Appends the question for the oldest event of a channel that is kept.
 pub fn encode_oldest(channel: &[u8], out: &mut Vec<u8>) {
     encode_command(&[b"XRANGE", &stream_key(channel), b"-", b"+", b"COUNT", b"1"], out);

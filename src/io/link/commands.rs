@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use super::LinkError;
+use super::history::Question;
 use crate::bytes::history::ReadCall;
 use crate::bytes::resp::{self, Incoming, Reply};
 use crate::ground::ids::ChannelId;
@@ -43,12 +44,7 @@ pub(super) enum Asked {
     /// EXEC of what asks for the clock.
     Clock(ClockWish),
     /// A page of a channel's history, or ids of its newest events.
-    Read {
-        read: HistoryRead,
-        name: Vec<u8>,
-        call: ReadCall,
-        event_bytes_max: usize,
-    },
+    Read(Question),
     /// The oldest event of a channel, since a page was empty.
     Oldest(HistoryRead),
     /// The newest id of each channel.
@@ -74,7 +70,7 @@ impl Asked {
         match (self, reply) {
             (_, Reply::Error(_)) => true,
             (_, Reply::Pong) => false,
-            (Self::Clock(_) | Self::Read { .. } | Self::Oldest(_) | Self::Newest { .. }, reply) => {
+            (Self::Clock(_) | Self::Read(_) | Self::Oldest(_) | Self::Newest { .. }, reply) => {
                 matches!(reply, Reply::Other(_))
             }
             _ => true,

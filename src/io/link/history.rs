@@ -3,16 +3,18 @@
 //! History is read by functions where Redis lets us, else by scripts, else by plain commands: a
 //! refusal of one way makes the session ask again in the next.
 
+use std::collections::VecDeque;
+
 use super::Upstream;
 use super::commands::{Asked, Commands, Sent};
 use crate::bytes::history::{
-    self, Clock, EventId, NewestOf, Nothing, Page, PageEnd, PageQuestion, ReadCall,
+    self, Clock, EventId, Newest, NewestOf, Nothing, Page, PageEnd, PageQuestion, ReadCall,
     marks_from_answer, marks_question, newest_from_answer, oldest_from_answer,
 };
 use crate::bytes::resp::{Reply, Value};
 use crate::ground::ids::ChannelId;
 use crate::ground::limits::{HISTORY_PAGE_EVENTS_MAX, HISTORY_RANGE_BYTES_MAX};
-use crate::state::recent::{HistoryRead, Question};
+use crate::state::recent::{HistoryRead, Question as Wanted};
 use crate::state::streams::ClockWish;
 
 /// How a session reads history.
@@ -22,6 +24,10 @@ pub(super) struct Reader {
     load: Load,
     /// What Redis said of the last command of a transaction that it did not take.
     queue_error: Vec<u8>,
+    /// Channels whose newest event is still to be asked for by plain commands, which bring it whole,
+    /// and how many are asked for.
+    plain_newest: VecDeque<(ChannelId, Vec<u8>)>,
+    plain_asked: usize,
 }
 
 /// What has become of the library of functions.
@@ -38,7 +44,13 @@ const CLOCK: [&[u8]; 6] = [b"XREVRANGE", history::CLOCK_KEY, b"+", b"-", b"COUNT
 
 impl Default for Reader {
     fn default() -> Self {
-        Self { call: ReadCall::Function, load: Load::Unasked, queue_error: Vec::new() }
+        Self {
+            call: ReadCall::Function,
+            load: Load::Unasked,
+            queue_error: Vec::new(),
+            plain_newest: VecDeque::new(),
+            plain_asked: 0,
+        }
     }
 }
 
@@ -51,31 +63,35 @@ impl Reader {
         event_bytes_max: usize,
         commands: &mut Commands,
     ) {
-        let call = self.call;
-        let encode = |out: &mut Vec<u8>| match page_question(call, read.question, event_bytes_max) {
-            Ok(question) => history::encode_page(call, &name, &question, out),
-            Err(count) => history::encode_newest(call, &[&name], count, out),
-        };
-        let mut bytes = Vec::new();
-        encode(&mut bytes);
-        let asked = Asked::Read { read, name, call, event_bytes_max };
-        commands.push_encoded(|out| out.extend_from_slice(&bytes), Sent::History(asked));
+        ask(Question { read, name, call: self.call, event_bytes_max, told: None }, commands);
     }
 
     /// Asks for the newest id of each channel.
     pub(super) fn read_newest(
-        &self,
+        &mut self,
         channels: Vec<ChannelId>,
         names: Vec<Vec<u8>>,
         commands: &mut Commands,
     ) {
-        let call = self.call;
-        if call == ReadCall::Plain && channels.len() > 1 {
-            for (channel, name) in channels.into_iter().zip(names) {
-                self.read_newest(vec![channel], vec![name], commands);
-            }
-            return;
+        if self.call == ReadCall::Plain {
+            self.plain_newest.extend(channels.into_iter().zip(names));
+            return self.read_plain_newest(commands);
         }
+        self.ask_newest(channels, names, commands);
+    }
+
+    /// Asks for the newest events of as many channels as may come at a time.
+    fn read_plain_newest(&mut self, commands: &mut Commands) {
+        while self.plain_asked < PLAIN_NEWEST_MAX
+            && let Some((channel, name)) = self.plain_newest.pop_front()
+        {
+            self.plain_asked += 1;
+            self.ask_newest(vec![channel], vec![name], commands);
+        }
+    }
+
+    fn ask_newest(&self, channels: Vec<ChannelId>, names: Vec<Vec<u8>>, commands: &mut Commands) {
+        let call = self.call;
         let mut bytes = Vec::new();
         let keys: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
         history::encode_newest(call, &keys, 1, &mut bytes);
@@ -85,6 +101,9 @@ impl Reader {
 
     /// Whether to ask once more in another way, after an error to a question that was asked in one.
     fn tries_again(&mut self, asked: ReadCall, error: &[u8], commands: &mut Commands) -> bool {
+        if is_of_key(error) {
+            return false;
+        }
         if asked != self.call {
             return true;
         }
@@ -128,18 +147,19 @@ impl Reader {
                 Some(told) => upstream.clock(told.clock, told.now_ms, &told.marks, wish),
                 None => upstream.clock_refused(wish, &self.reason(reply)),
             },
-            Asked::Read { read, name, call, event_bytes_max } => match reply {
-                Reply::Error(error) if self.tries_again(call, error, commands) => {
+            Asked::Read(question) => match reply {
+                Reply::Error(error) if self.tries_again(question.call, error, commands) => {
+                    let Question { read, name, event_bytes_max, .. } = question;
                     self.read(read, name, event_bytes_max, commands);
                 }
-                Reply::Error(error) => upstream.read_refused(read, error),
+                Reply::Error(error) => upstream.read_refused(question.read, error),
                 Reply::Other(value) => {
-                    let answer = Answer { read, name, call, event_bytes_max };
-                    if !answer.settle(value, commands, upstream) {
+                    let read = question.read;
+                    if !question.settle(value, commands, upstream) {
                         upstream.read_refused(read, NO_ANSWER);
                     }
                 }
-                _ => upstream.read_refused(read, NO_ANSWER),
+                _ => upstream.read_refused(question.read, NO_ANSWER),
             },
             Asked::Oldest(read) => match reply {
                 Reply::Other(value) => match oldest_from_answer(value) {
@@ -148,19 +168,31 @@ impl Reader {
                 },
                 _ => upstream.read_refused(read, &self.reason(reply)),
             },
-            Asked::Newest { channels, names, call } => match reply {
-                Reply::Error(error) if self.tries_again(call, error, commands) => {
-                    self.read_newest(channels, names, commands);
+            Asked::Newest { channels, names, call } => {
+                if call == ReadCall::Plain {
+                    self.plain_asked = self.plain_asked.saturating_sub(1);
+                    self.read_plain_newest(commands);
                 }
-                Reply::Error(error) => upstream.newest_refused(channels, error),
-                Reply::Other(value) => match newest_from_answer(call, value) {
-                    Some(newest) if newest.len() == channels.len() => {
-                        tell_newest(channels, newest, upstream);
+                match reply {
+                    // One of them has failed them all.
+                    Reply::Error(error) if is_of_key(error) && channels.len() > 1 => {
+                        for (channel, name) in channels.into_iter().zip(names) {
+                            self.read_newest(vec![channel], vec![name], commands);
+                        }
                     }
+                    Reply::Error(error) if self.tries_again(call, error, commands) => {
+                        self.read_newest(channels, names, commands);
+                    }
+                    Reply::Error(error) => upstream.newest_refused(channels, error),
+                    Reply::Other(value) => match newest_from_answer(call, value) {
+                        Some(newest) if newest.len() == channels.len() => {
+                            tell_newest(channels, newest, upstream);
+                        }
+                        _ => upstream.newest_refused(channels, NO_ANSWER),
+                    },
                     _ => upstream.newest_refused(channels, NO_ANSWER),
-                },
-                _ => upstream.newest_refused(channels, NO_ANSWER),
-            },
+                }
+            }
             Asked::LoadFunction => {
                 if let Reply::Error(error) = reply {
                     upstream.function_refused(error);
@@ -181,14 +213,26 @@ impl Reader {
     }
 
     /// Why a transaction failed: what Redis said of a command of it that it did not take, since its
-    /// EXEC then fails without a reason.
+    /// EXEC then fails without a reason, or could not do.
     fn reason(&mut self, reply: &Reply<'_>) -> Vec<u8> {
         match (std::mem::take(&mut self.queue_error), reply) {
             (error, _) if !error.is_empty() => error,
             (_, Reply::Error(error)) => error.strip_prefix(EXEC_REFUSED).unwrap_or(error).to_vec(),
+            (_, Reply::Other(Value::Array(parts))) => {
+                let error = parts.iter().find_map(|part| match part {
+                    Value::Error(error) => Some(error.to_vec()),
+                    _ => None,
+                });
+                error.unwrap_or_else(|| UNREADABLE.to_vec())
+            }
             _ => UNREADABLE.to_vec(),
         }
     }
+}
+
+/// Whether an error says that our user may not read a key, whichever way it asks.
+fn is_of_key(error: &[u8]) -> bool {
+    error.starts_with(b"NOPERM") && contains(error, b" to access ")
 }
 
 fn tell_newest(channels: Vec<ChannelId>, newest: Vec<NewestOf>, upstream: &mut impl Upstream) {
@@ -206,15 +250,40 @@ fn tell_newest(channels: Vec<ChannelId>, newest: Vec<NewestOf>, upstream: &mut i
     }
 }
 
-/// A question for history that was answered.
-struct Answer {
+/// A question for history.
+#[derive(Debug)]
+pub(super) struct Question {
     read: HistoryRead,
     name: Vec<u8>,
     call: ReadCall,
     event_bytes_max: usize,
+    /// The newest ids as far as plain commands have told them, which bring the events too.
+    told: Option<Newest>,
 }
 
-impl Answer {
+fn ask(question: Question, commands: &mut Commands) {
+    let Question { read, name, call, event_bytes_max, told } = &question;
+    let mut bytes = Vec::new();
+    match page_question(*call, read.question, *event_bytes_max) {
+        Ok(page) => history::encode_page(*call, name, &page, &mut bytes),
+        Err(count) if *call == ReadCall::Plain => {
+            let told = told.as_ref().map_or(&[][..], |told| &told.ids);
+            let left = count.saturating_sub(told.len());
+            let step = left.min(of_plain(*event_bytes_max));
+            history::encode_newest_before(name, told.last().copied(), step, &mut bytes);
+        }
+        Err(count) => history::encode_newest(*call, &[name], count, &mut bytes),
+    }
+    let sent = Sent::History(Asked::Read(question));
+    commands.push_encoded(|out| out.extend_from_slice(&bytes), sent);
+}
+
+/// Events that a plain command may bring at a time.
+fn of_plain(event_bytes_max: usize) -> usize {
+    (HISTORY_RANGE_BYTES_MAX / event_bytes_max.max(1)).clamp(1, HISTORY_PAGE_EVENTS_MAX)
+}
+
+impl Question {
     /// False: it is no answer to that.
     fn settle(
         self,
@@ -222,7 +291,7 @@ impl Answer {
         commands: &mut Commands,
         upstream: &mut impl Upstream,
     ) -> bool {
-        let Self { read, name, call, event_bytes_max } = self;
+        let Self { read, name, call, event_bytes_max, told } = self;
         match page_question(call, read.question, event_bytes_max) {
             Ok(question) => {
                 let Some(page) = Page::from_answer(call, &question, value) else { return false };
@@ -234,9 +303,24 @@ impl Answer {
                 }
                 true
             }
-            Err(_) => {
+            Err(count) => {
                 let newest = newest_from_answer(call, value).and_then(|mut newest| newest.pop());
+                let newest = match (newest, told) {
+                    (Some(Ok(newest)), Some(told)) => {
+                        let ids = [told.ids, newest.ids].concat();
+                        Some(Ok(Newest { ids, ..newest }))
+                    }
+                    (Some(Err(Nothing::Kept)), Some(told)) => {
+                        upstream.index(read, Some(told));
+                        return true;
+                    }
+                    (newest, _) => newest,
+                };
                 match newest {
+                    Some(Ok(newest)) if call == ReadCall::Plain && newest.ids.len() < count => {
+                        let told = Some(newest);
+                        ask(Self { read, name, call, event_bytes_max, told }, commands);
+                    }
                     Some(Ok(newest)) => upstream.index(read, Some(newest)),
                     Some(Err(Nothing::Kept)) => upstream.index(read, None),
                     Some(Err(Nothing::Readable)) => upstream.read_refused(read, NO_HISTORY),
@@ -251,19 +335,18 @@ impl Answer {
 /// What is asked of a channel's history: a page, or else how many ids.
 fn page_question(
     call: ReadCall,
-    question: Question,
+    question: Wanted,
     event_bytes_max: usize,
 ) -> Result<PageQuestion, usize> {
     match question {
-        Question::Page { from, to, bytes_max, caution } => {
-            let of_plain = (HISTORY_RANGE_BYTES_MAX / event_bytes_max.max(1)) >> caution;
+        Wanted::Page { from, to, bytes_max, caution } => {
             let entries_max = match call {
-                ReadCall::Plain => of_plain.clamp(1, HISTORY_PAGE_EVENTS_MAX),
+                ReadCall::Plain => (of_plain(event_bytes_max) >> caution).max(1),
                 _ => HISTORY_PAGE_EVENTS_MAX,
             };
             Ok(PageQuestion { from, to, bytes_max, entries_max, event_bytes_max })
         }
-        Question::Newest { count } => Err(count),
+        Wanted::Newest { count } => Err(count),
     }
 }
 
@@ -322,6 +405,9 @@ impl Commands {
     }
 }
 
+/// Newest events that plain commands ask for at a time.
+const PLAIN_NEWEST_MAX: usize = 8;
+
 /// How the answer to an EXEC begins that was itself refused; the reason follows.
 const EXEC_REFUSED: &[u8] = b"EXECABORT Transaction discarded because of: ";
 
@@ -346,7 +432,9 @@ fn read_clock<'a>(reply: &Reply<'a>) -> Option<ClockAnswer<'a>> {
         (Some(clock), Some(evicted)) => Some(clock.after_evictions(evicted)),
         (clock, _) => clock,
     };
-    Some(ClockAnswer { clock, now_ms: time_ms(time)?, marks: marks_from_answer(marks)? })
+    // Whoever spoils the marks, or has never let us read them, costs nobody the rest.
+    let marks = marks_from_answer(marks).unwrap_or_default();
+    Some(ClockAnswer { clock, now_ms: time_ms(time)?, marks })
 }
 
 /// The answer to INFO: how many keys Redis has evicted since it started.

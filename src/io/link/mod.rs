@@ -257,7 +257,7 @@ impl Link {
         self.check(Err(error), now, reactor, upstream);
     }
 
-    fn commands(&mut self) -> Option<(&mut Commands, &Reader)> {
+    fn commands(&mut self) -> Option<(&mut Commands, &mut Reader)> {
         match &mut self.state {
             State::Connected { session, .. } => session.commands(),
             State::Waiting { .. } | State::Locating { .. } => None,

@@ -129,8 +129,8 @@ impl Session {
     }
 
     /// The commands of a session that is up, and how it reads history.
-    pub(super) fn commands(&mut self) -> Option<(&mut Commands, &Reader)> {
-        self.is_up().then_some((&mut self.commands, &self.reader))
+    pub(super) fn commands(&mut self) -> Option<(&mut Commands, &mut Reader)> {
+        self.is_up().then_some((&mut self.commands, &mut self.reader))
     }
 
     /// Asks for a sign of life; its answer comes after those to everything asked before.
