@@ -304,9 +304,9 @@ impl Worker {
         if let Some(drain) = &mut self.drain {
             more |= drain.slice(budget, &mut self.core);
         }
-        // What streams wish for now is asked for at once.
+        // What streams wish for now is asked for at once. Some of those in line may go on by that.
         self.ask();
-        more
+        more || self.core.streams.has_more()
     }
 
     fn merging_until(&self) -> Option<Instant> {

@@ -442,6 +442,12 @@ impl Streams {
             };
             used += 1 + bytes / BYTES_PER_SEND;
         }
+        self.has_more()
+    }
+
+    /// Whether something is due.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
         !self.turns.is_empty() || !self.ready.is_empty() || self.has_repair_turn
     }
 
