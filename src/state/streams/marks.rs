@@ -18,8 +18,8 @@ use crate::state::channels::Subscription;
 pub(super) struct Marks {
     /// How long a channel counts as mixed: no kept event is older, by Redis' time.
     retention_ms: u64,
-    /// Names in Redis, and until when they count.
-    known: HashMap<Box<[u8]>, u64>,
+    /// By name in Redis.
+    known: HashMap<Box<[u8]>, Mark>,
     /// There were more than can be told apart: until then all channels count.
     all_until: u64,
     /// Marks in Redis are read up to this one.
@@ -28,6 +28,14 @@ pub(super) struct Marks {
     unwritten: VecDeque<Box<[u8]>>,
     writing: VecDeque<Box<[u8]>>,
     pruned_at_ms: u64,
+}
+
+/// A channel that counts as mixed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    until: u64,
+    /// The same by what Redis has of it.
+    noted: u64,
 }
 
 /// Time between two looks for marks that are over.
@@ -54,15 +62,9 @@ impl Marks {
         self.known.len()
     }
 
-    /// Names that are still to be noted in Redis.
-    #[cfg(test)]
-    pub(super) fn unwritten(&self) -> usize {
-        self.unwritten.len()
-    }
-
     /// Whether a channel counts as mixed at a time of Redis.
     pub(super) fn contains(&self, name: &[u8], now_ms: u64) -> bool {
-        let until = self.known.get(name).copied().unwrap_or(0).max(self.all_until);
+        let until = self.known.get(name).map_or(0, |mark| mark.until).max(self.all_until);
         now_ms < until
     }
 
@@ -70,30 +72,31 @@ impl Marks {
     pub(super) fn note(&mut self, name: &[u8], now_ms: u64) -> bool {
         let until = now_ms.saturating_add(self.retention_ms);
         let known = self.known.get(name).copied();
-        // What Redis has of it lasts for a while.
-        if known.is_some_and(|known| known.saturating_add(self.retention_ms / 4) > until) {
+        // What Redis has of it lasts for a while: others let it count for a quarter longer.
+        let noted = known.map_or(0, |mark| mark.noted);
+        let is_noted = noted.saturating_add(self.retention_ms / 4) > until;
+        self.remember(name, Mark { until, noted: if is_noted { noted } else { until } });
+        if is_noted {
             return false;
         }
-        self.remember(name, until);
         self.unwritten.push_back(name.into());
         known.is_none()
     }
 
-    fn remember(&mut self, name: &[u8], until: u64) {
+    fn remember(&mut self, name: &[u8], mark: Mark) {
         if self.known.len() >= PLAIN_MARKS_MAX && !self.known.contains_key(name) {
-            self.all_until = self.all_until.max(until);
+            self.all_until = self.all_until.max(mark.until);
             return;
         }
         let entry = self.known.entry(name.into()).or_default();
-        *entry = until.max(*entry);
+        entry.until = mark.until.max(entry.until);
+        entry.noted = mark.noted.max(entry.noted);
     }
 
     /// Takes in what others have noted. Returns the names that are new.
     fn learn<'a>(&mut self, marks: &[(EventId, &'a [u8])], now_ms: u64) -> Vec<&'a [u8]> {
         let is_cut = marks.len() >= PLAIN_MARKS_MAX
-            && marks
-                .first()
-                .is_some_and(|(id, _)| id.ms.saturating_add(self.retention_ms) > now_ms);
+            && marks.first().is_some_and(|(id, _)| self.counts_until(id.ms) > now_ms);
         if is_cut {
             // Older ones may have been there that count.
             self.all_until = now_ms.saturating_add(self.retention_ms);
@@ -101,22 +104,29 @@ impl Marks {
         let mut news = Vec::new();
         for (id, name) in marks {
             self.read = self.read.max(*id);
-            let until = id.ms.saturating_add(self.retention_ms);
+            let until = self.counts_until(id.ms);
             if until <= now_ms {
                 continue;
             }
             if !self.known.contains_key(*name) {
                 news.push(*name);
             }
-            self.remember(name, until);
+            let noted = id.ms.saturating_add(self.retention_ms);
+            self.remember(name, Mark { until, noted });
         }
         news
+    }
+
+    /// Until when a channel counts that somebody noted then: who did may have seen more since, and
+    /// notes it again after a quarter of the time.
+    fn counts_until(&self, noted_ms: u64) -> u64 {
+        noted_ms.saturating_add(self.retention_ms).saturating_add(self.retention_ms / 4)
     }
 
     pub(super) fn tick(&mut self, now_ms: u64) {
         if now_ms >= self.pruned_at_ms.saturating_add(PRUNE_MS) {
             self.pruned_at_ms = now_ms;
-            self.known.retain(|_, until| now_ms < *until);
+            self.known.retain(|_, mark| now_ms < mark.until);
             self.known.shrink_to(self.known.len() * 2);
         }
     }
@@ -140,6 +150,10 @@ impl Streams {
     pub fn note_plain(&mut self, name: &[u8]) -> bool {
         if !self.history.keeps(name) {
             return false;
+        }
+        let recent = self.channels.find(name).and_then(|id| self.channels.recent_mut(id));
+        if let Some(recent) = recent {
+            recent.plain = recent.plain.wrapping_add(1);
         }
         let now_ms = self.history.redis_time_ms(self.now_ms);
         self.history.marks.note(name, now_ms)
@@ -166,13 +180,18 @@ impl Streams {
     /// Others have seen events that are not kept. Where we have not, it was before our subscription
     /// stood: streams that have come back since may have missed them.
     pub(super) fn learn_marks(&mut self, told: &Told<'_>) {
+        let is_begun = self.history.repair.as_ref().is_some_and(|repair| repair.is_begun());
+        let is_told_now = self.history.is_current() || is_begun;
         for name in self.history.marks.learn(told.plain, told.now_ms) {
             let Some(id) = self.channels.find(name) else { continue };
+            if let Some(recent) = self.channels.recent_mut(id) {
+                recent.plain = recent.plain.wrapping_add(1);
+            }
             let stands = |id| {
                 let channel = self.channels.get(id);
                 channel.is_some_and(|channel| channel.subscription == Subscription::Standing)
             };
-            if self.history.is_current() && self.is_kept(id) && self.has_streams(id) && stands(id) {
+            if is_told_now && self.is_kept(id) && self.has_streams(id) && stands(id) {
                 self.reset_at(id, ResetReason::NoHistory, None);
             }
         }
@@ -209,7 +228,7 @@ mod tests {
             [(id(3000), b"old"), (id(4500), b"a"), (id(5000), b"mine"), (id(5001), b"a")];
         assert_eq!(marks.learn(&told, 5002), [b"a"]);
         assert_eq!(marks.read(), id(5001));
-        assert!(marks.contains(b"a", 6000) && !marks.contains(b"a", 6001));
+        assert!(marks.contains(b"a", 6250) && !marks.contains(b"a", 6251));
         assert!(!marks.contains(b"old", 5002));
     }
 
