@@ -228,7 +228,12 @@ impl Streams {
         }
         match recent.follows(&event) {
             // It is read when the channel is aligned.
-            Follows::Unaligned if self.history.repair.is_some() => return,
+            Follows::Unaligned if self.history.repair.is_some() => {
+                if let Some(repair) = &mut self.history.repair {
+                    repair.note_arrival(id, event.id);
+                }
+                return;
+            }
             Follows::Unaligned | Follows::Next => {}
             Follows::Gap if recent.is_trusted(now) => {
                 self.counters.gaps.add(1);

@@ -124,6 +124,14 @@ impl Repair {
         self.doubts.iter().find(|doubt| doubt.channel == channel).map(|doubt| doubt.arrived)
     }
 
+    /// An event of a channel has arrived that is not held. One of before it that has not, and that
+    /// a doubt is about, comes before it.
+    pub(super) fn note_arrival(&mut self, channel: ChannelId, id: EventId) {
+        for doubt in self.doubts.iter_mut().filter(|doubt| doubt.channel == channel) {
+            doubt.named = doubt.named.min(id.before().unwrap_or_default());
+        }
+    }
+
     /// Takes in an event that arrived. True if more is held than may be.
     pub(super) fn hold(&mut self, channel: ChannelId, event: Kept) -> bool {
         self.held_bytes += cost(&event);
@@ -390,8 +398,12 @@ impl Streams {
         repair.unread.remove(&(from, id));
         if let Some(place) = repair.doubts.iter().position(|doubt| doubt.channel == id) {
             let doubt = repair.doubts.swap_remove(place);
-            // It is here, and had to have arrived.
-            let first = page.entry(0).map(|(entry, _)| entry.id);
+            // It is here, and had to have arrived. What is no event never does.
+            let begin = page.position(doubt.arrived);
+            let first = (begin..)
+                .map_while(|number| Some(page.entry(number)?.0))
+                .find(|entry| entry.previous < entry.id)
+                .map(|entry| entry.id);
             self.has_gap |= first.is_some_and(|first| first <= doubt.named);
             // The clock passed it by: what comes late would take streams back.
             let position = self.history.position.unwrap_or_default();
