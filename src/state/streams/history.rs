@@ -219,12 +219,17 @@ impl Streams {
     /// Takes in an event that is kept, for all streams of its channel.
     pub fn publish_kept(&mut self, id: ChannelId, event: Kept) {
         let now = self.now;
-        let Some(channel) = self.channels.get_mut(id) else { return };
+        let Some(channel) = self.channels.get(id) else { return };
         let stands = channel.subscription == Subscription::Standing;
-        let Some(recent) = &mut channel.recent else { return };
-        if !stands || self.history.position.is_none() {
+        let Some(recent) = &channel.recent else { return };
+        let Some(position) = self.history.position.filter(|_| stands) else {
             // It is history before the subscription stands.
             return;
+        };
+        if event.id <= position {
+            // What Redis gives an id to it sends before its clock tells of that: nobody is to be
+            // taken back to it.
+            return self.distrust(id);
         }
         match recent.follows(&event) {
             // It is read when the channel is aligned.
