@@ -353,6 +353,8 @@ impl Streams {
     /// Redis can't tell its newest id for the moment: it is asked again after so many ticks.
     pub fn delay_clock(&mut self, wish: ClockWish, ticks: u32) {
         self.history.clock.told += 1;
+        // Of several that were refused the most is asked again.
+        let wish = self.history.clock.due.map_or(wish, |(_, due)| due.max(wish));
         self.history.clock.due = Some((self.now.after(ticks), wish));
     }
 
