@@ -290,6 +290,13 @@ impl Recent {
         before - self.bytes
     }
 
+    /// Drops what was read of a time that Redis has lost. Returns those who wait for more of it.
+    pub fn forget_history(&mut self) -> Vec<Waiter> {
+        self.pages = Vec::new();
+        self.index = None;
+        self.take_all_waiters()
+    }
+
     #[must_use]
     pub fn floor(&self) -> Option<EventId> {
         self.floor

@@ -507,6 +507,10 @@ impl Streams {
             recent.passed = newest;
             recent.repair = None;
             self.history.cached_bytes -= recent.forget_after(newest);
+            // What was read, and what somebody needs, is of a time that is none.
+            for waiter in recent.forget_history() {
+                self.wake(waiter.stream);
+            }
             if has_streams {
                 // The ids of before may lie ahead of those to come.
                 self.reset_at(id, ResetReason::LinkLost, Some(newest));

@@ -213,6 +213,10 @@ impl Streams {
     fn add_page(&mut self, id: ChannelId, from: EventId, page: HistoryPage) {
         let page = Rc::new(page);
         let Some(recent) = self.channels.recent_mut(id) else { return };
+        if recent.floor().is_some_and(|floor| floor < page.to()) {
+            // It was asked for in a time that Redis has lost since.
+            return self.wake_met(id, Vec::new(), |_| {});
+        }
         recent.add_page(Rc::clone(&page));
         if !std::mem::replace(&mut recent.is_paged, true) {
             self.history.paged.push_back(id);
