@@ -43,7 +43,7 @@ pub(super) struct History {
     /// Channels that stand, or will, when Redis has told its newest id.
     pub(super) acknowledged: Vec<ChannelId>,
     /// Channels that begin anew then, and that nobody else waits for: their streams are told.
-    realigned: Vec<ChannelId>,
+    pub(super) realigned: Vec<ChannelId>,
     /// Channels with events passed on that the clock has not confirmed.
     ahead: Vec<ChannelId>,
     pub(super) marks: Marks,

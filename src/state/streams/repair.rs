@@ -543,6 +543,12 @@ impl Streams {
     fn end_repair(&mut self) {
         let Some(repair) = self.history.repair.take() else { return };
         self.history.position = self.history.position.max(Some(repair.head));
+        // What arrived meanwhile of channels that begin anew was dropped.
+        for id in self.history.realigned.clone() {
+            if self.has_streams(id) {
+                self.reset_at(id, ResetReason::UnknownId, None);
+            }
+        }
         self.resume_suspended();
         self.drop_idle_pages(0);
     }
