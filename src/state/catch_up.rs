@@ -55,6 +55,8 @@ pub struct CatchUp {
     pub is_admitted: bool,
     /// Room for its pages, from when it was admitted until it waits for them.
     pub set_aside: Option<Account>,
+    /// Bytes of what it waits for in line.
+    pub wanted: usize,
     pub has_read: bool,
     pub has_looked: bool,
     /// Its head was sent in an earlier step; events were.
@@ -126,6 +128,7 @@ impl CatchUp {
             is_ready: false,
             is_admitted: false,
             set_aside: None,
+            wanted: 0,
             has_read: false,
             has_looked: false,
             is_begun: false,

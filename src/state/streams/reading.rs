@@ -150,6 +150,10 @@ impl Streams {
     }
 
     fn add_index(&mut self, id: ChannelId, count: usize, newest: Option<(EventId, Vec<EventId>)>) {
+        // Those of other channels stay while there is room.
+        if self.history.page_bytes.get() > HISTORY_PAGES_IDLE_BYTES_MAX {
+            self.drop_idle_ids();
+        }
         let Some(recent) = self.channels.recent_mut(id) else { return };
         let (previous, ids) = newest.unwrap_or_default();
         let is_whole = ids.len() < count;
@@ -259,9 +263,7 @@ impl Streams {
     /// `max`.
     pub(super) fn drop_idle_pages(&mut self, max: usize) {
         if self.history.page_bytes.get() > max {
-            for id in std::mem::take(&mut self.history.indexed) {
-                self.channels.recent_mut(id).into_iter().for_each(Recent::drop_index);
-            }
+            self.drop_idle_ids();
         }
         for _ in 0..self.history.paged.len() {
             if self.history.page_bytes.get() <= max {
@@ -279,6 +281,12 @@ impl Streams {
         self.history.has_let_go = false;
     }
 
+    fn drop_idle_ids(&mut self) {
+        for id in std::mem::take(&mut self.history.indexed) {
+            self.channels.recent_mut(id).into_iter().for_each(Recent::drop_index);
+        }
+    }
+
     /// Lets the stream wait for what it needs of its channels, once it may hold it.
     pub(super) fn await_history(
         &mut self,
@@ -291,6 +299,7 @@ impl Streams {
             if !self.history.line.is_empty() || !self.has_room(bytes) {
                 catch_up.drop_pages();
                 catch_up.wait(0);
+                catch_up.wanted = bytes;
                 return self.history.line.push_back(id);
             }
             catch_up.is_admitted = true;
@@ -337,11 +346,14 @@ impl Streams {
         if self.history.has_let_go {
             self.drop_idle_pages(HISTORY_PAGES_IDLE_BYTES_MAX);
         }
-        while self.has_room(HISTORY_PAGE_BYTES_MIN)
-            && let Some(id) = self.history.line.pop_front()
-        {
+        while let Some(id) = self.history.line.front().copied() {
+            let wanted = self.connections.catch_up_mut(id).map_or(0, |catch_up| catch_up.wanted);
+            if !self.has_room(wanted) {
+                break;
+            }
+            self.history.line.pop_front();
             let Some(catch_up) = self.connections.catch_up_mut(id) else { continue };
-            let bytes = catch_up.places.len() * HISTORY_PAGE_BYTES_MIN;
+            let bytes = wanted.max(catch_up.places.len() * HISTORY_PAGE_BYTES_MIN);
             catch_up.set_aside = Some(Account::new(bytes, &self.history.set_aside));
             if !std::mem::replace(&mut catch_up.is_admitted, true) {
                 self.history.admitted += 1;
