@@ -41,6 +41,9 @@ pub struct CatchUp {
     /// For a start with the newest events: the worker's position when the head was sent early. The
     /// client misses what comes after that, however much it is.
     pub opened: Option<EventId>,
+    /// For a start with all, or the newest events: where the worker was when it began. What was lost
+    /// before that is none of the client's.
+    pub begun_at: EventId,
     /// How often Redis has to have told its newest id before an id beyond it is none of ours.
     pub clock_needed: Option<u64>,
     /// Bytes that the socket did not take.
@@ -85,6 +88,8 @@ pub struct Place {
     pub excused: EventId,
     /// Nor are events up to here, though they may come after the stream's cursor.
     pub begins_after: EventId,
+    /// Events without history that the channel had had when the head was sent.
+    pub plain: u32,
     /// Redis did not let us have it when the stream looked last.
     pub is_refused: bool,
     /// What is at hand of its history.
@@ -121,6 +126,7 @@ impl CatchUp {
             first: First::Unsent { head, retry_ms },
             cursor: None,
             opened: None,
+            begun_at: EventId::ZERO,
             clock_needed: None,
             unsent: None,
             ticket: 0,
@@ -206,6 +212,7 @@ impl Place {
             channel,
             excused: EventId::ZERO,
             begins_after: EventId::ZERO,
+            plain: 0,
             is_refused: false,
             page: None,
             index: None,
@@ -217,6 +224,13 @@ impl Place {
     pub fn lack(&mut self, reason: ResetReason) {
         if self.reset.is_none_or(|reset| reset.is_told) {
             self.reset = Some(Reset { reason, is_told: false, is_past: false });
+        }
+    }
+
+    /// Notes the same, unless the client is told of something in this step anyway.
+    pub fn lack_now(&mut self, reason: ResetReason) {
+        if !self.was_told_now() {
+            self.lack(reason);
         }
     }
 

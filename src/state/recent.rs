@@ -32,6 +32,8 @@ pub struct Recent {
     pub has_gone_on_without: bool,
     /// … which they did until here. Who comes back with such an id may have missed something.
     pub lapsed: Option<EventId>,
+    /// Counts events that were published without history.
+    pub plain: u32,
     /// Somebody has forged an event: until then a break in the chain proves nothing.
     pub distrusted_until: Option<Tick>,
     /// What was read, by where it begins.
@@ -71,6 +73,8 @@ pub struct Index {
     pub previous: EventId,
     /// Redis keeps no others.
     pub is_whole: bool,
+    /// They can't be had: this stands for none that are known.
+    pub is_lost: bool,
     _account: Account,
 }
 
@@ -121,7 +125,13 @@ impl Index {
     #[must_use]
     pub fn new(ids: Vec<EventId>, previous: EventId, is_whole: bool, sum: &PageBytes) -> Self {
         let _account = Account::new(size_of_val(ids.as_slice()), sum);
-        Self { ids, previous, is_whole, _account }
+        Self { ids, previous, is_whole, is_lost: false, _account }
+    }
+
+    /// There may be any, and nobody knows.
+    #[must_use]
+    pub fn lost(sum: &PageBytes) -> Self {
+        Self { is_lost: true, ..Self::new(Vec::new(), EventId::ZERO, true, sum) }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::ground::limits::{
     CATCH_UP_LOOK_BYTES_MAX, CATCH_UP_WRITE_BYTES_MAX, LAST_EVENTS_COUNTED_MAX,
 };
 use crate::state::catch_up::{CatchUp, First, Start};
-use crate::state::channels::Subscription;
+use crate::state::channels::{Channels, Subscription};
 use crate::state::connections::{Rare, State};
 use crate::state::history_page::HistoryPage;
 use crate::state::recent::{Need, Recent};
@@ -180,12 +180,14 @@ impl Streams {
 
     /// Sends the head of a stream that waits: the rest follows.
     pub(super) fn open_early(&mut self, id: ConnectionId, sockets: &mut impl Sockets) {
-        let position = self.history.position;
+        let position = self.history.position.filter(|_| !self.history.is_given_up);
         let Some(catch_up) = self.connections.catch_up_mut(id) else { return };
         let First::Unsent { head, retry_ms } = std::mem::replace(&mut catch_up.first, First::Sent)
         else {
             return;
         };
+        catch_up.is_begun = true;
+        note_plain(&self.channels, catch_up);
         // An id promises that the client has everything up to there.
         let has = match (catch_up.start, catch_up.cursor, position) {
             (Start::Now, None, Some(position)) => {
@@ -199,8 +201,12 @@ impl Streams {
             }
             (Start::After(after), ..) => Some(after),
             (Start::Unknown, None, _) => None,
-            (Start::Last(_), None, position) => {
+            (Start::Last(_) | Start::All, None, position) => {
                 catch_up.opened = position;
+                if position.is_none() {
+                    // Nobody knows what of all that is kept is published from here on.
+                    catch_up.places.iter_mut().for_each(|p| p.lack(ResetReason::LinkLost));
+                }
                 None
             }
             (_, cursor, _) => cursor,
@@ -231,11 +237,11 @@ impl Streams {
             self.history.suspended.push(id);
             return Step::Wait;
         };
+        catch_up.begin_step(position);
         if self.history.is_given_up && (catch_up.is_open() || catch_up.start.returns()) {
             // What came since its head was sent, or since it was here before, went to nobody.
-            catch_up.places.iter_mut().for_each(|place| place.lack_once(ResetReason::NoHistory));
+            catch_up.places.iter_mut().for_each(|place| place.lack_now(ResetReason::NoHistory));
         }
-        catch_up.begin_step(position);
         if self.waits_for_subscriptions(id, catch_up) {
             return Step::Wait;
         }
@@ -250,6 +256,7 @@ impl Streams {
             std::mem::replace(&mut catch_up.first, First::Sent)
         {
             bytes = head;
+            note_plain(&self.channels, catch_up);
             let has = Some(cursor).filter(|_| !self.history.is_given_up);
             encode_first(catch_up.start, has, retry_ms, &mut bytes);
         }
@@ -365,6 +372,7 @@ impl Streams {
             Start::All => {
                 let since = self.history.since;
                 catch_up.places.iter_mut().for_each(|place| place.excused = since);
+                catch_up.begun_at = catch_up.opened.unwrap_or(position);
                 return Some(EventId::ZERO);
             }
             Start::Last(0) => return Some(catch_up.opened.unwrap_or(position)),
@@ -372,7 +380,10 @@ impl Streams {
                 catch_up.start = Start::All;
                 return self.resolve(id, catch_up, position);
             }
-            Start::Last(count) => return self.start_of_last(id, catch_up, count, position),
+            Start::Last(count) => {
+                catch_up.begun_at = catch_up.opened.unwrap_or(position);
+                return self.start_of_last(id, catch_up, count, position);
+            }
             Start::Ago(ms) => {
                 let now_ms = self.history.redis_time_ms(self.now_ms);
                 catch_up.begin_after(before(now_ms.saturating_sub(ms))).min(position)
@@ -436,8 +447,11 @@ impl Streams {
     /// Nothing is known of what the client has: it is told, and begins with the present.
     fn start_anew(&self, catch_up: &mut CatchUp, reason: ResetReason) -> EventId {
         for place in &mut catch_up.places {
-            let is_kept = self.is_kept(place.channel);
-            place.lack_once(if is_kept { reason } else { ResetReason::NoHistory });
+            if self.is_kept(place.channel) {
+                place.lack_now(reason);
+            } else {
+                place.lack_once(ResetReason::NoHistory);
+            }
         }
         catch_up.start = Start::Unknown;
         self.history.position.unwrap_or_default()
@@ -470,7 +484,9 @@ impl Streams {
             let told = index.ids.first().copied().unwrap_or(index.previous);
             let arrived = recent.newest_first(told);
             ids.extend(arrived.chain(index.ids.iter().copied()).take(count));
-            if index.is_whole {
+            if index.is_lost {
+                place.lack(ResetReason::HistoryTrimmed);
+            } else if index.is_whole {
                 place.excused = index.previous;
             }
         }
@@ -485,7 +501,9 @@ impl Streams {
         }
         let first = ids.into_iter().min();
         let after = first.map_or(position, |first| first.before().unwrap_or(first));
-        Some(after.min(catch_up.opened.unwrap_or(after)))
+        let after = after.min(catch_up.opened.unwrap_or(after));
+        // One that is ahead of the clock, or of which that knows nothing, is no place to be at.
+        Some(catch_up.begin_after(after).min(position))
     }
 
     /// What is known of a channel's history, where its subscription stands.
@@ -497,8 +515,9 @@ impl Streams {
     /// Takes to hand what comes after `cursor` on each channel. What is not there is returned.
     fn cover(&self, catch_up: &mut CatchUp, cursor: EventId) -> Vec<(ChannelId, Need)> {
         let mut needs = Vec::new();
-        let begins_with_all =
-            matches!(catch_up.start, Start::All | Start::Last(_)) && !catch_up.has_had_events;
+        // Who has had nothing yet wanted what there was, and what has come since.
+        let begun_at = Some(catch_up.begun_at).filter(|_| !catch_up.has_had_events);
+        let begun_at = begun_at.unwrap_or_default();
         for place in &mut catch_up.places {
             let Some(recent) = self.standing(place.channel) else {
                 place.page = None;
@@ -513,8 +532,8 @@ impl Streams {
             }
             match &place.page {
                 None => needs.push((place.channel, Need::After(cursor))),
-                Some(page) if page.is_empty() && !begins_with_all => {
-                    if page.lost_until() > cursor.max(place.excused) {
+                Some(page) if page.is_empty() => {
+                    if page.lost_until() > cursor.max(place.excused).max(begun_at) {
                         place.excused = page.lost_until();
                         place.lack(ResetReason::HistoryTrimmed);
                     }
@@ -596,7 +615,9 @@ impl Streams {
         if catch_up.is_begun {
             // What was published without history since the head was sent went to others.
             for place in &mut catch_up.places {
-                if !self.is_kept(place.channel) && !place.was_told_now() {
+                let recent = self.recent(place.channel);
+                if recent.is_none_or(|recent| recent.plain != place.plain) && !place.was_told_now()
+                {
                     place.lack(ResetReason::NoHistory);
                 }
             }
@@ -634,6 +655,14 @@ impl Streams {
             event_stream::encode_reset(reason, &names, id, bytes);
             self.counters.resets.add(1);
         }
+    }
+}
+
+/// Notes how many events without history its channels have had when its head is sent.
+fn note_plain(channels: &Channels, catch_up: &mut CatchUp) {
+    for place in &mut catch_up.places {
+        let recent = channels.get(place.channel).and_then(|channel| channel.recent.as_ref());
+        place.plain = recent.map_or(0, |recent| recent.plain);
     }
 }
 

@@ -150,14 +150,19 @@ impl Streams {
     }
 
     fn add_index(&mut self, id: ChannelId, count: usize, newest: Option<(EventId, Vec<EventId>)>) {
+        let (previous, ids) = newest.unwrap_or_default();
+        let is_whole = ids.len() < count;
+        let index = Index::new(ids, previous, is_whole, &self.history.page_bytes);
+        self.hand_index(id, index);
+    }
+
+    fn hand_index(&mut self, id: ChannelId, index: Index) {
         // Those of other channels stay while there is room.
         if self.history.page_bytes.get() > HISTORY_PAGES_IDLE_BYTES_MAX {
             self.drop_idle_ids();
         }
         let Some(recent) = self.channels.recent_mut(id) else { return };
-        let (previous, ids) = newest.unwrap_or_default();
-        let is_whole = ids.len() < count;
-        let index = Rc::new(Index::new(ids, previous, is_whole, &self.history.page_bytes));
+        let index = Rc::new(index);
         if recent.set_index(Rc::clone(&index)) {
             self.history.indexed.push(id);
         }
@@ -189,7 +194,10 @@ impl Streams {
                 let page = HistoryPage::empty(from, to, to, &self.history.page_bytes);
                 self.add_page(id, from, page);
             }
-            Question::Newest { count } => self.add_index(id, count, None),
+            Question::Newest { .. } => {
+                let index = Index::lost(&self.history.page_bytes);
+                self.hand_index(id, index);
+            }
         }
     }
 
