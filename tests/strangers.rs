@@ -97,6 +97,29 @@ fn forged_events_one_after_the_other_cost_no_link_and_nothing_of_other_channels(
 }
 
 #[test]
+fn events_behind_a_forged_one_that_names_another_cost_no_link() {
+    let redis = Redis::start();
+    let mut publisher = Publisher::new(&redis);
+    let server = start(&redis, &[]);
+    let mut news = open_some(&server, "/events/news");
+    let mut others = open_some(&server, "/events/other");
+    let first = publisher.publish("news", "first");
+    for stream in &mut news {
+        assert_event(stream, first, "first");
+    }
+    redis.client().publish("news", FORGED_CHAINED);
+    let behind = publisher.publish("news", "behind");
+    let id = publisher.publish("other", "other");
+    for stream in &mut news {
+        assert_event(stream, behind, "behind");
+    }
+    for other in &mut others {
+        assert_event(other, id, "other");
+    }
+    assert_no_link_was_lost(&server);
+}
+
+#[test]
 fn a_forged_event_may_be_the_first_thing_that_a_server_hears() {
     for has_history in [false, true] {
         let redis = Redis::start();

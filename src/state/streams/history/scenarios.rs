@@ -190,6 +190,20 @@ fn a_forged_gap_costs_its_channel_a_look_and_nobody_the_link() {
 }
 
 #[test]
+fn events_behind_a_forged_gap_are_no_proof_of_one() {
+    let mut world = with_one_stream();
+    world.redis.publish(0);
+    world.run();
+    let far = EventId { ms: u64::MAX, seq: 0 };
+    world.redis.forge(0, far, far.before().unwrap(), true);
+    (0..3).for_each(|_| world.redis.publish(0));
+    world.run();
+    assert!(world.redis.is_up);
+    assert_eq!(world.counters.gaps.get(), 1);
+    assert_eq!(world.seen(10, 0), (4, 0), "{}", world.sockets.text(10));
+}
+
+#[test]
 fn a_forged_id_is_nobodys_place_to_be_at() {
     let mut world = with_one_stream();
     world.request(11, &["c1"], Start::Now);
