@@ -101,6 +101,7 @@ impl Upstream for Core {
         }
         let payload = envelope.as_ref().map_or(payload, |envelope| envelope.payload);
         if payload.len() > self.config.max_event_bytes {
+            self.note_plain(channel);
             return self.skip_oversize(channel);
         }
         let Some(decoded) = self.decode(channel, payload) else { return };
