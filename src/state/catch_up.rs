@@ -88,8 +88,9 @@ pub struct Place {
     pub excused: EventId,
     /// Nor are events up to here, though they may come after the stream's cursor.
     pub begins_after: EventId,
-    /// Events without history that the channel had had when the head was sent.
-    pub plain: u32,
+    /// Events without history that the channel had had when the head was sent; `None`: they might
+    /// not have come.
+    pub plain: Option<u32>,
     /// Redis did not let us have it when the stream looked last.
     pub is_refused: bool,
     /// What is at hand of its history.
@@ -212,7 +213,7 @@ impl Place {
             channel,
             excused: EventId::ZERO,
             begins_after: EventId::ZERO,
-            plain: 0,
+            plain: None,
             is_refused: false,
             page: None,
             index: None,

@@ -205,6 +205,13 @@ impl Channel {
             || self.members.iter().any(|member| *member != MultiId::GAP)
     }
 
+    /// How many events without history have come, where they do come.
+    #[must_use]
+    pub fn plain(&self) -> Option<u32> {
+        let recent = self.recent.as_ref().filter(|_| self.subscription == Subscription::Standing);
+        recent.map(|recent| recent.plain)
+    }
+
     /// Adds a stream of this channel alone and returns its position.
     pub fn subscribe(&mut self, subscriber: Subscriber) -> usize {
         if self.subscribers.is_empty() {

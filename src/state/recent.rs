@@ -32,7 +32,8 @@ pub struct Recent {
     pub has_gone_on_without: bool,
     /// … which they did until here. Who comes back with such an id may have missed something.
     pub lapsed: Option<EventId>,
-    /// Counts events that were published without history.
+    /// Counts events that were published without history, and lost links, on which some may not
+    /// have come.
     pub plain: u32,
     /// Somebody has forged an event: until then a break in the chain proves nothing.
     pub distrusted_until: Option<Tick>,
@@ -255,6 +256,7 @@ impl Recent {
         _ = self.take_all_waiters();
         self.pages = Vec::new();
         self.index = None;
+        self.plain = self.plain.wrapping_add(1);
         self.unalign()
     }
 

@@ -23,7 +23,7 @@ use crate::ground::limits::{
     CATCH_UP_LOOK_BYTES_MAX, CATCH_UP_WRITE_BYTES_MAX, LAST_EVENTS_COUNTED_MAX,
 };
 use crate::state::catch_up::{CatchUp, First, Start};
-use crate::state::channels::{Channels, Subscription};
+use crate::state::channels::{Channel, Channels, Subscription};
 use crate::state::connections::{Rare, State};
 use crate::state::history_page::HistoryPage;
 use crate::state::recent::{Need, Recent};
@@ -615,9 +615,10 @@ impl Streams {
         if catch_up.is_begun {
             // What was published without history since the head was sent went to others.
             for place in &mut catch_up.places {
-                let recent = self.recent(place.channel);
-                if recent.is_none_or(|recent| recent.plain != place.plain) && !place.was_told_now()
-                {
+                let plain = self.channels.get(place.channel).and_then(Channel::plain);
+                let has_had_others = plain != place.plain && self.is_mixed(place.channel);
+                let is_plain = self.recent(place.channel).is_none();
+                if (has_had_others || is_plain) && !place.was_told_now() {
                     place.lack(ResetReason::NoHistory);
                 }
             }
@@ -661,8 +662,7 @@ impl Streams {
 /// Notes how many events without history its channels have had when its head is sent.
 fn note_plain(channels: &Channels, catch_up: &mut CatchUp) {
     for place in &mut catch_up.places {
-        let recent = channels.get(place.channel).and_then(|channel| channel.recent.as_ref());
-        place.plain = recent.map_or(0, |recent| recent.plain);
+        place.plain = channels.get(place.channel).and_then(Channel::plain);
     }
 }
 

@@ -329,6 +329,40 @@ fn events_without_history_between_head_and_join_are_told() {
 }
 
 #[test]
+fn an_event_without_history_between_head_and_join_is_told_where_others_are_kept() {
+    for is_early in [true, false] {
+        for (count, is_lost) in [(0, false), (1, false), (0, true)] {
+            let mut world = with_one_stream();
+            world.streams.note_plain(b"c1");
+            world.redis.padding = 20_000;
+            (0..100).for_each(|_| world.redis.publish(1));
+            world.run();
+            let id = world.request(11, &["c1"], Start::Last(90));
+            if is_early {
+                world.streams.open(id, &mut world.sockets);
+            }
+            while !is_early && world.seen(11, 1).0 == 0 {
+                world.deliver(1);
+                world.streams.slice(256, &mut world.sockets);
+                world.ask(false);
+            }
+            assert_eq!(world.streams.get(id).unwrap().state, State::CatchingUp);
+            (0..count).for_each(|_| world.redis.wire.push_back(Item::Plain(1)));
+            if is_lost {
+                world.link_down();
+                world.link_up();
+            }
+            world.run();
+            assert_eq!(world.streams.get(id).unwrap().state, State::One);
+            let told = world.sockets.text(11).matches(&reset("no-history", "\"c1\"")).count();
+            // Before the subscription stood, nobody would have heard of one.
+            let may_lack = is_early || count > 0 || is_lost;
+            assert_eq!(told, usize::from(may_lack), "{is_early} {count} {is_lost}");
+        }
+    }
+}
+
+#[test]
 fn an_event_without_history_is_told_to_who_was_told_of_something_before() {
     let mut world = with_one_stream();
     let begin = world.redis.newest;
