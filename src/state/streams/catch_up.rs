@@ -386,9 +386,9 @@ impl Streams {
             }
             Start::Ago(ms) => {
                 let now_ms = self.history.redis_time_ms(self.now_ms);
-                catch_up.begin_after(before(now_ms.saturating_sub(ms))).min(position)
+                self.start_at(catch_up, now_ms.saturating_sub(ms), position)
             }
-            Start::At(ms) => catch_up.begin_after(before(ms)).min(position),
+            Start::At(ms) => self.start_at(catch_up, ms, position),
             Start::After(after) => after,
         };
         if after > position {
@@ -455,6 +455,19 @@ impl Streams {
         }
         catch_up.start = Start::Unknown;
         self.history.position.unwrap_or_default()
+    }
+
+    /// The id after which a stream begins that asks for a time. One at which Redis kept nothing, or
+    /// has lost it, is none that the client has brought: what is there of later follows.
+    fn start_at(&self, catch_up: &mut CatchUp, ms: u64, position: EventId) -> EventId {
+        let mut after = catch_up.begin_after(before(ms)).min(position);
+        let lost_times = &self.history.lost_times;
+        while let Some((begin, _)) =
+            lost_times.iter().find(|(begin, end)| *begin < after && after <= *end)
+        {
+            after = *begin;
+        }
+        after
     }
 
     /// The id after which the newest `count` events of the stream's channels come; `None` while

@@ -86,7 +86,7 @@ pub(super) struct History {
     cached_max: usize,
     pub(super) cached_bytes: usize,
     /// After the first id of each up to the second, there are events that Redis has lost.
-    lost_times: Vec<(EventId, EventId)>,
+    pub(super) lost_times: Vec<(EventId, EventId)>,
     /// Channels that keep events in memory.
     pub(super) channels: usize,
 }

@@ -204,6 +204,37 @@ fn events_behind_a_forged_gap_are_no_proof_of_one() {
 }
 
 #[test]
+fn a_forged_id_before_a_lost_link_takes_no_time_from_streams_that_ask_for_it() {
+    let mut world = with_one_stream();
+    world.pass_time(100);
+    (0..3).for_each(|_| world.redis.publish(1));
+    world.run();
+    world.pass_time(20);
+    world.run();
+    world.redis.forge(0, EventId { ms: u64::MAX, seq: 0 }, EventId::ZERO, false);
+    world.deliver(usize::MAX);
+    while world.streams.slice(256, &mut world.sockets) {}
+    // Whether Redis had it and has lost it nobody knows.
+    world.link_down();
+    world.link_up();
+    world.run();
+    assert!(!world.streams.history.lost_times.is_empty());
+    world.pass_time(10);
+    world.redis.publish(0);
+    world.run();
+    for (fd, ms, expected) in [(11, 500, 0), (12, 2000, 0), (13, 5000, 3)] {
+        world.request(fd, &["c1"], Start::Ago(ms));
+        world.run();
+        assert_eq!(world.seen(fd, 1), (expected, 0), "{}", world.sockets.text(fd));
+    }
+    world.redis.publish(1);
+    world.run();
+    for (fd, expected) in [(11, 1), (12, 1), (13, 4)] {
+        assert_eq!(world.seen(fd, 1), (expected, 0), "{}", world.sockets.text(fd));
+    }
+}
+
+#[test]
 fn a_forged_id_is_nobodys_place_to_be_at() {
     let mut world = with_one_stream();
     world.request(11, &["c1"], Start::Now);
