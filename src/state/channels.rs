@@ -241,6 +241,7 @@ mod tests {
             channels.remove(*id);
         }
         assert_eq!(channels.len(), 1);
+        assert!(channels.by_name.capacity() < 100, "the room of a burst is given back");
         assert_eq!(channels.find(b"c0"), ids.first().copied());
         assert_eq!(channels.find(b"c4999"), None);
         assert_eq!(channels.find(b""), None);

@@ -575,3 +575,99 @@ impl Recent {
         if count < LOSSES_MAX { 0 } else { LOSSES_MAX - 1 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(ms: u64) -> EventId {
+        EventId { ms, seq: 0 }
+    }
+
+    fn kept(ms: u64) -> Kept {
+        Kept { id: id(ms), previous: id(ms - 1), is_chained: true, bytes: Vec::new().into() }
+    }
+
+    /// A stream comes back every second for as many ticks, and each reading ends the link. Returns
+    /// how many do.
+    fn links_ended(recent: &mut Recent, ticks: std::ops::Range<u32>) -> usize {
+        let waiter = Waiter { stream: ConnectionId { slot: 0, generation: 0 }, ticket: 0 };
+        let mut ended = 0;
+        for now in ticks.step_by(10).map(Tick) {
+            recent.align(id(7));
+            recent.wait(waiter, Need::After(id(5)), &PageBytes::default(), |_| true);
+            if let Some(Ok(Question::Page { from, .. })) = recent.next_question(1024, now) {
+                recent.reading = Reading::Asked(1024, from);
+                ended += 1;
+            }
+            recent.lose(now);
+        }
+        ended
+    }
+
+    #[test]
+    fn what_ends_every_link_is_tried_again_ever_more_rarely() {
+        let mut recent = Recent::default();
+        assert_eq!(links_ended(&mut recent, 0..300), 8);
+        // After 30 s, 60 s and so on up to eight minutes. Eight in each half minute would be 960.
+        assert_eq!(links_ended(&mut recent, 300..36_000), 10);
+        assert_eq!(links_ended(&mut recent, 36_000..72_000), 8);
+    }
+
+    #[test]
+    fn what_can_be_read_after_all_is_held_against_nobody() {
+        let mut recent = Recent::default();
+        assert_eq!(links_ended(&mut recent, 0..900), 9);
+        let page = |from, to| HistoryPage::new(from, to, Default::default(), &PageBytes::default());
+        recent.add_page(Rc::new(page(id(2), id(3))));
+        assert_eq!(links_ended(&mut recent, 900..960), 0, "another page says nothing of this one");
+        recent.add_page(Rc::new(page(id(5), id(7))));
+        assert_eq!(links_ended(&mut recent, 960..1040), 8);
+    }
+
+    #[test]
+    fn events_count_as_what_they_take_while_they_are_kept() {
+        let mut recent = Recent::default();
+        recent.align(id(1));
+        recent.push(kept(1));
+        assert_eq!(recent.bytes(), 0, "it is not above what is known");
+        (2..=3).for_each(|ms| recent.push(kept(ms)));
+        recent.push(kept(3));
+        assert_eq!(recent.count(), 2);
+        // Beside an event's bytes, of which it has none, stand two counts of references.
+        let least = 2 * (size_of::<Kept>() + 2 * size_of::<usize>());
+        assert!((least..2 * least).contains(&recent.bytes()), "{}", recent.bytes());
+        let bytes = recent.bytes();
+        assert_eq!(recent.forget_oldest() + recent.forget_after(id(2)), bytes);
+        assert_eq!((recent.bytes(), recent.count(), recent.floor()), (0, 0, Some(id(2))));
+    }
+
+    #[test]
+    fn a_page_that_holds_others_takes_their_place() {
+        let mut recent = Recent::default();
+        for (from, to) in [(2, 4), (4, 6), (7, 9), (2, 6)] {
+            let page = HistoryPage::new(id(from), id(to), Default::default(), &Default::default());
+            recent.add_page(Rc::new(page));
+        }
+        let pages: Vec<_> =
+            recent.pages.iter().map(|page| (page.from().ms, page.to().ms)).collect();
+        assert_eq!(pages, [(2, 6), (7, 9)]);
+    }
+
+    #[test]
+    fn who_needs_the_oldest_is_served_first_and_who_has_waited_longest_now_and_then() {
+        let mut recent = Recent::default();
+        recent.align(id(100));
+        for ms in [9, 5, 7] {
+            let stream = ConnectionId { slot: 0, generation: 0 };
+            let waiter = Waiter { stream, ticket: 0 };
+            recent.wait(waiter, Need::After(id(ms)), &PageBytes::default(), |_| true);
+        }
+        let mut next = || match recent.next_question(1024, Tick(0)) {
+            Some(Ok(Question::Page { from, to, .. })) => (from.ms, to.ms),
+            other => panic!("{other:?}"),
+        };
+        let asked: Vec<_> = (0..8).map(|_| next()).collect();
+        assert_eq!(asked, [5, 5, 5, 9, 5, 5, 5, 9].map(|from| (from, 100)));
+    }
+}
