@@ -110,6 +110,8 @@ pub(crate) mod memory {
         pub(crate) received: HashMap<RawFd, Vec<u8>>,
         pub(crate) broken: Vec<RawFd>,
         pub(crate) closed: Vec<RawFd>,
+        /// Sockets that have room, and take one byte of their next write all the same.
+        pub(crate) hasty: Vec<RawFd>,
         pub(crate) sends: usize,
     }
 
@@ -144,7 +146,11 @@ pub(crate) mod memory {
             }
             self.sends += 1;
             let room = self.room.entry(fd).or_insert(usize::MAX);
-            let sent = bytes.len().min(*room);
+            let mut sent = bytes.len().min(*room);
+            if let Some(place) = self.hasty.iter().position(|hasty| *hasty == fd) {
+                self.hasty.swap_remove(place);
+                sent = sent.min(1);
+            }
             *room -= sent;
             self.received.entry(fd).or_default().extend_from_slice(&bytes[..sent]);
             Ok(sent)

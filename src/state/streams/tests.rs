@@ -261,11 +261,13 @@ fn an_unused_channel_is_unsubscribed_after_a_while_unless_somebody_comes_back() 
     world.close(b);
     world.streams.set_time(Tick(9), 0);
     assert_eq!(world.streams.lapsed(), Vec::<Vec<u8>>::new());
+    assert_eq!(world.streams.counters.subscriptions.get(), 2);
     let back = world.open(&[1]);
     assert_eq!(world.text(back), HEAD, "a lingering subscription still stands");
     world.streams.set_time(Tick(10), 0);
     assert_eq!(world.streams.lapsed(), [b"c0".to_vec()]);
     assert!(world.streams.find(b"c0").is_none());
+    assert_eq!(world.streams.counters.subscriptions.get(), 1);
     world.close(back);
     world.streams.set_time(Tick(30), 0);
     assert_eq!(world.streams.lapsed(), [b"c1".to_vec()]);
@@ -412,6 +414,7 @@ fn resets_that_fill_the_intake_do_not_make_every_event_trim_all_channels() {
     let ids: Vec<_> = (0..count).map(|n| world.request(&[n])).collect();
     ids.iter().for_each(|id| world.streams.open(*id, &mut world.sockets));
     world.acknowledge_all();
+    let resets = world.streams.intake_bytes();
     // An event that comes in adds to the intake, unless it made room.
     let mut makes_room = || {
         let before = world.streams.intake_bytes();
@@ -420,6 +423,8 @@ fn resets_that_fill_the_intake_do_not_make_every_event_trim_all_channels() {
     };
     let trims = (0..1_000).filter(|_| makes_room()).count();
     assert!((1..100).contains(&trims), "{trims}");
+    let left = world.streams.intake_bytes();
+    assert!(left <= resets + 100_000 / 8, "events beside {resets} bytes of resets: {left}");
 }
 
 #[test]
@@ -502,4 +507,144 @@ fn what_a_socket_refused_is_offered_again_though_nobody_says_that_it_has_room() 
         }
         assert!(world.text(id).starts_with(&format!("{HEAD}<late>")), "{}", world.text(id));
     }
+}
+
+#[test]
+fn who_came_between_events_that_a_flood_costs_is_told_and_who_came_later_is_not() {
+    let mut world = World::new(StreamLimits { max_intake_bytes: 10_000, ..LIMITS });
+    for channels in [&[0][..], &[0, 1]] {
+        world.open(channels);
+    }
+    world.publish(0, "<first>");
+    let between = [&[0][..], &[0, 1]].map(|channels| world.open(channels));
+    for n in 0..100 {
+        world.publish(0, &format!("<{n:04}{}>", "x".repeat(50)));
+    }
+    let later = [&[0][..], &[0, 1]].map(|channels| world.open(channels));
+    world.settle();
+    let told = |id| world.text(id).matches(r#""reason": "overload""#).count();
+    assert_eq!((between.map(told), later.map(told)), ([1, 1], [0, 0]));
+}
+
+#[test]
+fn a_socket_that_has_room_again_at_once_is_offered_the_rest_at_once() {
+    for channels in [&[0][..], &[0, 1]] {
+        let mut world = World::new(LIMITS);
+        let id = world.open(channels);
+        world.sockets.hasty.push(world.expected[&id].0);
+        world.publish(0, "<event>");
+        while world.streams.slice(256, &mut world.sockets) {}
+        assert_eq!(world.text(id), format!("{HEAD}<event>"), "the kernel will not say so again");
+        assert!(!world.streams.has_backlog(id));
+    }
+}
+
+#[test]
+fn what_comes_of_a_request_takes_nothing_from_a_stream() {
+    let mut world = World::new(LIMITS);
+    let id = world.request(&[0]);
+    assert!(world.streams.take_head(id).bytes.is_empty());
+    world.streams.keep_head(id, HeadBuffer { bytes: b"more".to_vec(), skip: 0 });
+    world.acknowledge_all();
+    world.open_ready();
+    assert_eq!(world.text(id), HEAD);
+    world.sockets.room.insert(world.expected[&id].0, 3);
+    world.publish(0, "<event>");
+    while world.streams.slice(256, &mut world.sockets) {}
+    assert!(world.streams.take_head(id).bytes.is_empty());
+    world.settle();
+    world.check(0);
+}
+
+#[test]
+fn a_flood_costs_no_more_than_what_exceeds_the_bound() {
+    for channels in [&[0][..], &[0, 1]] {
+        // Events of 72 bytes, which take 200 while they wait.
+        let mut world = World::new(StreamLimits { max_intake_bytes: 1600, ..LIMITS });
+        let id = world.open(channels);
+        let event = |n: usize| format!("<{n}>{}", "x".repeat(69));
+        (0..8).for_each(|n| world.publish(0, &event(n)));
+        assert_eq!(
+            (world.streams.intake_bytes(), world.streams.counters.overload.get()),
+            (1600, 0)
+        );
+        world.publish(0, &event(8));
+        assert_eq!(world.streams.counters.overload.get(), 2, "seven eighths of the bound are left");
+        world.settle();
+        let text = world.text(id);
+        assert!(!text.contains("<1>") && text.contains("<2>") && text.contains("<8>"), "{text}");
+    }
+}
+
+#[test]
+fn places_of_streams_that_went_while_events_were_on_their_way_are_given_back() {
+    let mut world = World::new(LIMITS);
+    (0..8).for_each(|_| _ = world.open(&[0]));
+    for _ in 0..20 {
+        let goes = world.open(&[0]);
+        world.publish(0, "<event>");
+        world.close(goes);
+        world.settle();
+    }
+    world.check(0);
+    let id = world.streams.find(b"c0").unwrap();
+    assert_eq!(world.streams.channels.get(id).unwrap().subscribers.len(), 8);
+}
+
+#[test]
+fn a_channel_is_named_once_in_a_merged_reset() {
+    let mut world = World::new(LIMITS);
+    let id = world.open(&[0, 1]);
+    for name in [b"c0", b"c1", b"c0"] {
+        let channel = world.streams.find(name).unwrap();
+        world.streams.reset(channel, ResetReason::Oversize);
+    }
+    world.settle();
+    assert!(world.text(id).contains(r#""channels": ["c0", "c1"]"#), "{}", world.text(id));
+    assert_eq!(world.text(id).matches("stream-reset").count(), 1);
+}
+
+#[test]
+fn a_channel_that_loses_events_again_and_again_is_reset_once() {
+    let mut world = World::new(StreamLimits { max_intake_bytes: 10_000, ..LIMITS });
+    let id = world.open(&[0]);
+    (0..1_000).for_each(|n| world.publish(0, &format!("<{n:04}{}>", "x".repeat(50))));
+    world.settle();
+    assert_eq!(world.text(id).matches("stream-reset").count(), 1);
+    assert_eq!(world.streams.counters.resets.get(), 1);
+}
+
+#[test]
+fn a_slice_makes_as_many_sends_as_it_may_and_no_more() {
+    // One channel, several, streams of several.
+    for channels in [&[&[0][..]; 2], &[&[0][..], &[1]], &[&[0, 1][..]; 2]] {
+        let mut world = World::new(LIMITS);
+        (0..1_000).for_each(|n| _ = world.open(channels[n % 2]));
+        let before = world.sockets.sends;
+        (0..2).for_each(|channel| world.publish(channel, "<event>"));
+        let mut sends = Vec::new();
+        while world.streams.slice(256, &mut world.sockets) {
+            sends.push(world.sockets.sends - before);
+        }
+        assert_eq!(sends.get(..3), Some(&[256, 512, 768][..]), "{channels:?}");
+        world.check(0);
+    }
+}
+
+#[test]
+fn memory_of_a_burst_of_requests_is_given_back() {
+    let mut world = World::new(LIMITS);
+    let ids: Vec<_> = (0..5_000).map(|n| world.request(&[n])).collect();
+    for id in world.streams.next_asks(usize::MAX) {
+        world.streams.acknowledge(id);
+    }
+    (0..5_000).for_each(|n| world.publish(n, "<event>"));
+    world.settle();
+    (0..5_000).for_each(|n| world.publish(n, "<event>"));
+    world.settle();
+    ids.into_iter().for_each(|id| world.close(id));
+    world.streams.give_memory_back();
+    let streams = &world.streams;
+    let kept = [streams.ask.capacity(), streams.ready.capacity(), streams.turns.capacity()];
+    assert!(kept.iter().all(|places| *places < 100), "{kept:?}");
 }
