@@ -9,6 +9,8 @@ mod drain;
 mod mailbox;
 mod requests;
 mod rest;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::io;
