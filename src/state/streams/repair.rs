@@ -146,6 +146,12 @@ impl Repair {
         self.held_bytes = self.held.values().map(cost).sum();
     }
 
+    /// Bytes of what is held.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     fn next(&mut self, is_aligned: bool) -> Next {
         if self.stage != Stage::Reading || !is_aligned {
             return Next::Wait;

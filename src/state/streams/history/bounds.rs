@@ -4,9 +4,13 @@
 use super::scenarios::{reset, with_one_stream};
 use super::tests::{Item, World};
 use super::*;
-use crate::ground::limits::{HISTORY_PAGES_BYTES_MAX, HISTORY_READING_BYTES_MAX};
+use crate::ground::limits::{
+    HISTORY_PAGE_BYTES_MAX, HISTORY_PAGES_BYTES_MAX, HISTORY_READING_BYTES_MAX,
+    REPAIR_HELD_BYTES_MAX, REPAIR_PAGES_BYTES_MAX,
+};
 use crate::state::catch_up::Start;
 use crate::state::counters::CloseReason;
+use crate::state::history_page::Account;
 use crate::state::recent::{HistoryRead, Question};
 use crate::state::streams::ReadEnd;
 
@@ -206,4 +210,91 @@ fn what_is_refused_for_a_moment_is_asked_again_and_what_is_for_good_is_told() {
     world.streams.fail_read(second, true);
     world.run();
     assert!(world.sockets.text(11).contains(&reset("history-trimmed", "\"c1\"")));
+}
+
+#[test]
+fn after_a_lost_link_who_gets_no_room_for_what_it_missed_is_told() {
+    let mut world = World::new(0, usize::MAX);
+    world.link_up();
+    let names: Vec<String> = (0..800).map(|n| format!("c{n}")).collect();
+    for (fd, name) in (100..).zip(&names) {
+        world.request(fd, &[name], Start::Now);
+    }
+    world.run();
+    world.link_down();
+    world.redis.padding = 100_000;
+    (0..800).for_each(|n| world.redis.publish(n));
+    world.link_up();
+    let mut highest = 0;
+    world.run_watched(1, |world| {
+        highest = highest.max(world.streams.history.page_bytes.get());
+    });
+    assert!(highest <= REPAIR_PAGES_BYTES_MAX + HISTORY_READING_BYTES_MAX, "{highest}");
+    let mut told = 0;
+    for (fd, channel) in (100..).zip(0..800) {
+        let (events, resets) = world.seen(fd, channel);
+        assert_eq!(events + resets, 1, "channel {channel}: {events} events, {resets} resets");
+        told += resets as u64;
+    }
+    assert!(told > 0 && told == world.counters.history_over_bound.get(), "{told}");
+}
+
+#[test]
+fn what_arrives_while_a_lost_link_is_made_up_for_is_held_up_to_a_bound_and_read_again() {
+    let mut world = with_one_stream();
+    world.link_down();
+    world.redis.publish(0);
+    world.link_up();
+    world.deliver_until_page(ReadEnd::Big { bytes: HISTORY_PAGE_BYTES_MAX + 1 });
+    // What was missed is asked again, and does not come before all this.
+    let missed = world.redis.wire.pop_back();
+    world.redis.padding = 1_000_000;
+    (0..20).for_each(|_| world.redis.publish(0));
+    let mut highest = 0;
+    while !world.redis.wire.is_empty() {
+        world.deliver(1);
+        let repair = world.streams.history.repair.as_ref();
+        highest = highest.max(repair.map_or(0, |repair| repair.held_bytes()));
+    }
+    assert!(highest > 0 && highest <= REPAIR_HELD_BYTES_MAX, "{highest}");
+    world.redis.wire.extend(missed);
+    world.run();
+    assert_eq!(world.seen(10, 0), (21, 0));
+}
+
+#[test]
+fn streams_that_go_while_they_wait_for_the_link_or_for_room_are_forgotten() {
+    let mut world = with_one_stream();
+    let begin = world.redis.newest;
+    (0..3).for_each(|_| world.redis.publish(1));
+    world.request(11, &["c2"], Start::After(begin));
+    world.run();
+    // Somebody has all the room.
+    let sum = std::rc::Rc::clone(&world.streams.history.set_aside);
+    let _all = Account::new(HISTORY_PAGES_BYTES_MAX, &sum);
+    world.streams.history.admitted += 1;
+    world.come_and_go(|history| history.line.len(), begin);
+    world.streams.history.line.clear();
+    world.streams.history.admitted -= 1;
+    world.link_down();
+    world.come_and_go(|history| history.suspended.len(), begin);
+}
+
+impl World {
+    /// Many streams come and go that have to wait. Few of them are remembered.
+    fn come_and_go(&mut self, waiting: fn(&History) -> usize, begin: EventId) {
+        let mut highest = 0;
+        for fd in (self.streams.slots() as i32 * 100_000..).take(9000) {
+            let id = self.request(fd, &["c1"], Start::After(begin));
+            self.deliver(usize::MAX);
+            while self.streams.slice(256, &mut self.sockets) {}
+            self.streams.close(id, CloseReason::PeerClosed, &mut self.sockets);
+            highest = highest.max(waiting(&self.streams.history));
+            if fd % 100 == 0 {
+                self.pass_time(1);
+            }
+        }
+        assert!(highest > 1000, "{highest} waited");
+        assert!(highest < 2000, "{highest} are remembered");
+    }
 }

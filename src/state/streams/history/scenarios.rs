@@ -1,6 +1,8 @@
 //! What streams of channels that are kept are owed in cases that have a name, in the world of the
 //! model.
 
+mod lasting;
+
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
@@ -339,6 +341,19 @@ fn the_newest_events_of_several_channels_are_the_newest_of_all_and_silence_is_no
         let seen = (world.seen(fd, 0).0, world.seen(fd, 1).0);
         assert_eq!((seen, world.seen(fd, 2).1), (expected, 0), "{}", world.sockets.text(fd));
     }
+}
+
+#[test]
+fn what_was_trimmed_before_the_newest_events_is_not_missed() {
+    let mut world = with_one_stream();
+    for channel in [2, 1, 1] {
+        world.redis.publish(channel);
+    }
+    world.redis.trim(1, 1);
+    world.run();
+    world.request(11, &["c1", "c2"], Start::Last(9));
+    world.run();
+    assert_eq!((world.seen(11, 1), world.seen(11, 2)), ((1, 0), (1, 0)));
 }
 
 #[test]
