@@ -263,6 +263,27 @@ fn what_arrives_while_a_lost_link_is_made_up_for_is_held_up_to_a_bound_and_read_
 }
 
 #[test]
+fn what_is_held_of_a_channel_goes_where_it_is_to_be_learned_anew() {
+    let mut world = with_one_stream();
+    world.link_down();
+    world.redis.publish(0);
+    world.link_up();
+    world.deliver_until_page(ReadEnd::Big { bytes: HISTORY_PAGE_BYTES_MAX + 1 });
+    let missed = world.redis.wire.pop_back();
+    (0..3).for_each(|_| world.redis.publish(0));
+    world.deliver(3);
+    let held = |world: &World| world.streams.history.repair.as_ref().map(|it| it.held_bytes());
+    assert!(held(&world) > Some(0));
+    let far = EventId { ms: u64::MAX, seq: 0 };
+    world.redis.forge(0, far, far.before().unwrap(), true);
+    world.deliver(1);
+    assert_eq!(held(&world), Some(0));
+    world.redis.wire.extend(missed);
+    world.run();
+    assert_eq!(world.seen(10, 0).0, 4, "{}", world.sockets.text(10));
+}
+
+#[test]
 fn streams_that_go_while_they_wait_for_the_link_or_for_room_are_forgotten() {
     let mut world = with_one_stream();
     let begin = world.redis.newest;
@@ -273,6 +294,9 @@ fn streams_that_go_while_they_wait_for_the_link_or_for_room_are_forgotten() {
     let sum = std::rc::Rc::clone(&world.streams.history.set_aside);
     let _all = Account::new(HISTORY_PAGES_BYTES_MAX, &sum);
     world.streams.history.admitted += 1;
+    // Who has gone is no longer first in line; behind the first they are looked for.
+    world.request(12, &["c1"], Start::After(begin));
+    world.run();
     world.come_and_go(|history| history.line.len(), begin);
     world.streams.history.line.clear();
     world.streams.history.admitted -= 1;

@@ -237,6 +237,22 @@ fn a_forged_id_before_a_lost_link_takes_no_time_from_streams_that_ask_for_it() {
 }
 
 #[test]
+fn events_that_got_lost_in_more_than_a_page_cost_the_link_too() {
+    let mut world = with_one_stream();
+    world.redis.publish(0);
+    world.run();
+    world.redis.padding = 100_000;
+    (0..6).for_each(|_| world.redis.publish(0));
+    world.redis.wire.clear();
+    world.redis.publish(0);
+    world.deliver(usize::MAX);
+    assert!(!world.redis.is_up, "what is lost on a link may not be all");
+    world.link_up();
+    world.run();
+    assert_eq!(world.seen(10, 0), (8, 0));
+}
+
+#[test]
 fn a_forged_id_is_nobodys_place_to_be_at() {
     let mut world = with_one_stream();
     world.request(11, &["c1"], Start::Now);
