@@ -41,8 +41,8 @@ pub struct CatchUp {
     /// For a start with the newest events: the worker's position when the head was sent early. The
     /// client misses what comes after that, however much it is.
     pub opened: Option<EventId>,
-    /// For a start with all, or the newest events: where the worker was when it began. What was lost
-    /// before that is none of the client's.
+    /// For a start with all, or the newest events: where the worker was when it began. What was
+    /// lost before that is none of the client's.
     pub begun_at: EventId,
     /// How often Redis has to have told its newest id before an id beyond it is none of ours.
     pub clock_needed: Option<u64>,

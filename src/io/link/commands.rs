@@ -6,8 +6,7 @@
 use std::collections::VecDeque;
 
 use super::LinkError;
-use super::history::Question;
-use crate::bytes::history::ReadCall;
+use crate::bytes::history::{Newest, ReadCall};
 use crate::bytes::resp::{self, Incoming, Reply};
 use crate::ground::ids::ChannelId;
 use crate::state::recent::HistoryRead;
@@ -61,6 +60,17 @@ pub(super) enum Asked {
     Memory,
     /// The note that a channel has events beside those that are kept.
     Mark,
+}
+
+/// A question for history.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) read: HistoryRead,
+    pub(super) name: Vec<u8>,
+    pub(super) call: ReadCall,
+    pub(super) event_bytes_max: usize,
+    /// The newest ids as far as plain commands have told them, which bring the events too.
+    pub(super) told: Option<Newest>,
 }
 
 impl Asked {

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::Upstream;
-use super::commands::{Asked, Commands, Sent};
+use super::commands::{Asked, Commands, Question, Sent};
 use crate::bytes::history::{
     self, Clock, EventId, Newest, NewestOf, Nothing, Page, PageEnd, PageQuestion, ReadCall,
     marks_from_answer, marks_question, newest_from_answer, oldest_from_answer,
@@ -24,8 +24,8 @@ pub(super) struct Reader {
     load: Load,
     /// What Redis said of the last command of a transaction that it did not take.
     queue_error: Vec<u8>,
-    /// Channels whose newest event is still to be asked for by plain commands, which bring it whole,
-    /// and how many are asked for.
+    /// Channels whose newest event is still to be asked for by plain commands, which bring it
+    /// whole, and how many are asked for.
     plain_newest: VecDeque<(ChannelId, Vec<u8>)>,
     plain_asked: usize,
 }
@@ -173,25 +173,7 @@ impl Reader {
                     self.plain_asked = self.plain_asked.saturating_sub(1);
                     self.read_plain_newest(commands);
                 }
-                match reply {
-                    // One of them has failed them all.
-                    Reply::Error(error) if is_of_key(error) && channels.len() > 1 => {
-                        for (channel, name) in channels.into_iter().zip(names) {
-                            self.read_newest(vec![channel], vec![name], commands);
-                        }
-                    }
-                    Reply::Error(error) if self.tries_again(call, error, commands) => {
-                        self.read_newest(channels, names, commands);
-                    }
-                    Reply::Error(error) => upstream.newest_refused(channels, error),
-                    Reply::Other(value) => match newest_from_answer(call, value) {
-                        Some(newest) if newest.len() == channels.len() => {
-                            tell_newest(channels, newest, upstream);
-                        }
-                        _ => upstream.newest_refused(channels, NO_ANSWER),
-                    },
-                    _ => upstream.newest_refused(channels, NO_ANSWER),
-                }
+                self.settle_newest(channels, names, call, reply, commands, upstream);
             }
             Asked::LoadFunction => {
                 if let Reply::Error(error) = reply {
@@ -209,6 +191,36 @@ impl Reader {
             }),
             Asked::LoadReader => self.load = Load::Answered,
             Asked::Unheeded => {}
+        }
+    }
+
+    fn settle_newest(
+        &mut self,
+        channels: Vec<ChannelId>,
+        names: Vec<Vec<u8>>,
+        call: ReadCall,
+        reply: &Reply<'_>,
+        commands: &mut Commands,
+        upstream: &mut impl Upstream,
+    ) {
+        match reply {
+            // One of them has failed them all.
+            Reply::Error(error) if is_of_key(error) && channels.len() > 1 => {
+                for (channel, name) in channels.into_iter().zip(names) {
+                    self.read_newest(vec![channel], vec![name], commands);
+                }
+            }
+            Reply::Error(error) if self.tries_again(call, error, commands) => {
+                self.read_newest(channels, names, commands);
+            }
+            Reply::Error(error) => upstream.newest_refused(channels, error),
+            Reply::Other(value) => match newest_from_answer(call, value) {
+                Some(newest) if newest.len() == channels.len() => {
+                    tell_newest(channels, newest, upstream);
+                }
+                _ => upstream.newest_refused(channels, NO_ANSWER),
+            },
+            _ => upstream.newest_refused(channels, NO_ANSWER),
         }
     }
 
@@ -248,17 +260,6 @@ fn tell_newest(channels: Vec<ChannelId>, newest: Vec<NewestOf>, upstream: &mut i
     if !refused.is_empty() {
         upstream.newest_refused(refused, NO_HISTORY);
     }
-}
-
-/// A question for history.
-#[derive(Debug)]
-pub(super) struct Question {
-    read: HistoryRead,
-    name: Vec<u8>,
-    call: ReadCall,
-    event_bytes_max: usize,
-    /// The newest ids as far as plain commands have told them, which bring the events too.
-    told: Option<Newest>,
 }
 
 fn ask(question: Question, commands: &mut Commands) {

@@ -23,7 +23,7 @@ use crate::bytes::event_stream::ResetReason;
 use crate::bytes::history::EventId;
 use crate::ground::config::HistoryRules;
 use crate::ground::ids::{ChannelId, ConnectionId};
-use crate::ground::limits::{CLOCK_READ_INTERVAL, HISTORY_CACHE_BYTES, TICK};
+use crate::ground::limits::{CLOCK_READ_INTERVAL, TICK};
 use crate::state::channels::Subscription;
 use crate::state::deadlines::{Deadlines, Tick};
 use crate::state::history_page::PageBytes;
@@ -81,9 +81,9 @@ pub(super) struct History {
     /// When a stream that comes back looked last for what is at hand.
     pub(super) looked_at: Tick,
     /// A channel for each event that is kept in memory, oldest first.
-    cached: VecDeque<ChannelId>,
+    pub(super) cached: VecDeque<ChannelId>,
     /// Its length at which those are taken out whose events are gone in another way.
-    cached_max: usize,
+    pub(super) cached_max: usize,
     pub(super) cached_bytes: usize,
     /// After the first id of each up to the second, there are events that Redis has lost.
     pub(super) lost_times: Vec<(EventId, EventId)>,
@@ -95,7 +95,7 @@ pub(super) struct History {
 const LOST_TIMES_MAX: usize = 8;
 
 /// Entries of the list of cached events that are not worth being looked through.
-const CACHED_MIN: usize = 1024;
+pub(super) const CACHED_MIN: usize = 1024;
 
 /// Ticks after which a history that can't be read is asked for again.
 const GIVEN_UP_TICKS: u32 = 300;
@@ -103,9 +103,6 @@ const GIVEN_UP_TICKS: u32 = 300;
 /// Ticks after the last look of a stream that came back, after which pages that nobody holds go:
 /// a crowd takes some seconds to come.
 const IDLE_TICKS: u32 = 50;
-
-/// Events that are forgotten for each that comes, at most.
-const FORGOTTEN_AT_ONCE_MAX: usize = 64;
 
 impl History {
     pub(super) fn new(rules: HistoryRules, marks: Marks) -> Self {
@@ -657,37 +654,6 @@ impl Streams {
         }
     }
 
-    /// Forgets the oldest events while more are kept in memory than should be, some at a time.
-    pub(super) fn bound_cache(&mut self) {
-        if self.history.cached.len() > self.history.cached_max {
-            self.tidy_cached();
-        }
-        for _ in 0..FORGOTTEN_AT_ONCE_MAX {
-            if self.history.cached_bytes <= HISTORY_CACHE_BYTES {
-                return;
-            }
-            let Some(id) = self.history.cached.pop_front() else { return };
-            if let Some(recent) = self.channels.recent_mut(id) {
-                self.history.cached_bytes -= recent.forget_oldest();
-            }
-        }
-    }
-
-    /// Takes out what was cached and is gone by now. O(n), paid for by as many as have come.
-    fn tidy_cached(&mut self) {
-        let mut counted: std::collections::HashMap<ChannelId, usize> = Default::default();
-        let mut kept = VecDeque::new();
-        for id in std::mem::take(&mut self.history.cached).into_iter().rev() {
-            let count = counted.entry(id).or_default();
-            if self.channels.recent_mut(id).is_some_and(|recent| *count < recent.count()) {
-                *count += 1;
-                kept.push_front(id);
-            }
-        }
-        self.history.cached_max = 2 * kept.len() + CACHED_MIN;
-        self.history.cached = kept;
-    }
-
     /// A channel is forgotten, and what is kept of it. True if something was.
     pub(super) fn forget_recent(&mut self, id: ChannelId) -> bool {
         let recent = self.channels.get_mut(id).and_then(|channel| channel.recent.take());
@@ -707,9 +673,9 @@ impl Streams {
 #[cfg(test)]
 mod bounds;
 #[cfg(test)]
-mod faults;
+mod claims;
 #[cfg(test)]
-mod faults2;
+mod faults;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! kept, [`reading`] how it is read, [`catch_up`] the way of a stream that comes back, [`repair`]
 //! that of all others after a lost link, [`marks`] what is published beside what is kept.
 
+mod cache;
 mod catch_up;
 mod clock;
 mod fanout;
@@ -17,6 +18,7 @@ mod marks;
 mod reading;
 mod repair;
 mod subscriptions;
+mod telling;
 #[cfg(test)]
 mod tests;
 

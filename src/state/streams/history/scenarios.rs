@@ -10,6 +10,7 @@ use super::tests::{Client, Item, World};
 use super::*;
 use crate::bytes::history::Clock;
 use crate::bytes::history::PLAIN_MARKS_MAX;
+use crate::ground::limits::HISTORY_CACHE_BYTES;
 use crate::state::catch_up::Start;
 
 /// A world whose only stream is that of one channel, and open.
