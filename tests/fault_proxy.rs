@@ -136,6 +136,32 @@ fn delay_and_rate_take_their_time() {
 }
 
 #[test]
+fn a_distance_keeps_everything_waiting_and_its_rate() {
+    let proxy = FaultProxy::start(echo());
+    let mut socket = connect(&proxy);
+    for way in [Way::ToServer, Way::ToClient] {
+        proxy.set_distance(way, Duration::from_millis(40));
+    }
+    proxy.heal();
+    let start = now();
+    assert_eq!(exchange(&mut socket, b"far"), b"far");
+    assert!(start.elapsed() >= Duration::from_millis(80));
+    // One piece after the other would take two seconds.
+    let start = now();
+    let bytes: Vec<u8> = (0..400_000_u32).map(|n| n.to_le_bytes()[1]).collect();
+    assert!(exchange(&mut socket, &bytes) == bytes);
+    assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+    // What is on its way arrives before the end, and in order where it comes nearer.
+    socket.write_all(b"before").unwrap();
+    proxy.set_distance(Way::ToServer, Duration::ZERO);
+    socket.write_all(b"after").unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    let mut echoed = Vec::new();
+    socket.read_to_end(&mut echoed).unwrap();
+    assert_eq!(echoed, b"beforeafter");
+}
+
+#[test]
 fn one_byte_is_spoiled_once() {
     let proxy = FaultProxy::start(echo());
     let mut socket = connect(&proxy);

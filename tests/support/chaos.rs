@@ -3,22 +3,39 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use corecast::bytes::history::{self, EventId};
 use rustix::process::Signal;
 
 use super::address::Address;
-use super::clock::{let_pass, now};
+use super::channels;
+use super::clock::{let_pass, now, time_of_day_ms};
 use super::fault_proxy::{FaultProxy, Way};
-use super::follower::Reset;
 use super::http;
+use super::intruder::{EVENT_BYTES_MAX, add_user};
+use super::judge::Reset;
+use super::ledger::Notice;
 use super::process::Process;
 use super::redis::{Client, Redis, Reply, free_port};
+use super::resumption::url_of;
 use super::server::command;
 
 /// Servers of a system.
 const SERVERS: usize = 3;
+
+/// Links of a server: one of each worker.
+const LINKS: u64 = 2;
+
+/// How the servers call themselves to Redis.
+const USER: &str = "sse";
+
+/// Milliseconds that Redis may be away from a server, each way.
+const DISTANCE_MS_MAX: u64 = 50;
+
+/// The metric of lost links, by reason.
+const LOSSES: &str = "corecast_link_losses_total{reason=\"";
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +50,8 @@ pub(crate) enum Fault {
     Trim { channel: usize, kept: usize },
     /// The links of a server behind a proxy.
     Link { proxy: usize, fault: LinkFault, ms: u64 },
+    /// How far Redis is from a server behind a proxy, in milliseconds each way.
+    Distance { proxy: usize, ms: [u64; 2] },
     /// The end of a server, by SIGKILL or SIGTERM, and its return.
     Restart { server: usize, kill: bool, ms: u64 },
 }
@@ -52,8 +71,8 @@ pub(crate) enum LinkFault {
 
 impl Fault {
     /// Draws the same number of times from `random`, whatever comes out.
-    pub(crate) fn draw(random: &mut fastrand::Rng, channels: usize) -> Self {
-        let kind = random.u32(0..100);
+    pub(crate) fn draw(random: &mut fastrand::Rng) -> Self {
+        let kind = random.u32(0..110);
         let (choice, is_long) = (random.usize(0..1000), random.u32(0..10) == 0);
         let share = random.u64(0..1000);
         let all = choice % 2 == 0;
@@ -64,7 +83,7 @@ impl Fault {
             0..=19 => Self::KillLinks { all: choice % 4 == 0 },
             20..=29 => Self::Pause { all, ms: between(80, if is_long { 1000 } else { 300 }) },
             30..=39 => Self::Freeze { ms: between(20, if is_long { 3000 } else { 500 }) },
-            40..=45 => Self::Trim { channel: choice % channels, kept: 1 + choice / 20 },
+            40..=45 => Self::Trim { channel: choice % channels::OPEN, kept: 1 + choice / 20 },
             46..=60 => link(LinkFault::Cut, 0),
             61..=65 => link(LinkFault::End(way), 0),
             66..=69 => {
@@ -76,6 +95,10 @@ impl Fault {
             81..=83 => link(LinkFault::Slow(way), between(200, 2000)),
             84..=86 => link(LinkFault::Dribble(way), between(100, 1000)),
             87..=93 => link(LinkFault::Spoil(way), 0),
+            100..=109 => Self::Distance {
+                proxy: choice / 2 % 2,
+                ms: [between(0, DISTANCE_MS_MAX), choice as u64 % (1 + DISTANCE_MS_MAX)],
+            },
             _ => Self::Restart { server: choice % SERVERS, kill: all, ms: between(0, 1000) },
         }
     }
@@ -86,6 +109,7 @@ impl Fault {
             Self::Pause { .. } => "CLIENT PAUSE",
             Self::Freeze { .. } => "SIGSTOP of Redis",
             Self::Trim { .. } => "XTRIM",
+            Self::Distance { .. } => "distance",
             Self::Restart { kill: true, .. } => "SIGKILL of a server",
             Self::Restart { kill: false, .. } => "SIGTERM of a server",
             Self::Link { fault, .. } => match fault {
@@ -110,13 +134,21 @@ pub(crate) struct Node {
     redis_url: String,
     process: Option<Process>,
     is_ending: bool,
+    /// Links that its earlier processes have lost, by reason.
+    losses: BTreeMap<String, u64>,
 }
 
 impl Node {
     fn start(redis_url: String) -> Self {
         let [listen, admin] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
-        let mut node =
-            Self { listen, admin: Address::Tcp(admin), redis_url, process: None, is_ending: false };
+        let mut node = Self {
+            listen,
+            admin: Address::Tcp(admin),
+            redis_url,
+            process: None,
+            is_ending: false,
+            losses: BTreeMap::new(),
+        };
         node.run();
         node
     }
@@ -124,15 +156,32 @@ impl Node {
     fn run(&mut self) {
         let (listen, admin) = (self.listen.to_string(), self.admin.tcp().to_string());
         let options = ["--redis", &self.redis_url, "--listen", &listen, "--admin-listen", &admin];
-        let more = ["--workers", "2", "--history", "1000000", "--heartbeat", "1s"];
+        let (workers, bytes_max) = (LINKS.to_string(), EVENT_BYTES_MAX.to_string());
+        let more = ["--workers", &workers, "--history", "1000000", "--heartbeat", "1s"];
         let quiet = ["--drain-time", "200ms", "--log-level", "warn", "--max-pending", "1MiB"];
-        let options = [&options[..], &more, &quiet].concat();
+        let bounds = ["--max-event-bytes", &bytes_max];
+        let options = [&options[..], &more, &quiet, &bounds].concat();
         self.is_ending = false;
         self.process = Some(Process::start(&mut command(&[], &options)));
     }
 
     fn is_ready(&self) -> bool {
         self.admin.connect().is_ok() && http::get(&self.admin, "/readyz").head.status == 200
+    }
+
+    /// Links that it has lost, by reason, those of its earlier processes included.
+    fn losses(&self) -> BTreeMap<String, u64> {
+        let mut losses = self.losses.clone();
+        // One that has just been started, or is about to end, has nobody to ask.
+        if self.admin.connect().is_err() {
+            return losses;
+        }
+        let text = http::get(&self.admin, "/metrics").body;
+        for sample in text.lines().filter_map(|line| line.strip_prefix(LOSSES)) {
+            let (reason, count) = sample.split_once("\"} ").unwrap();
+            *losses.entry(reason.to_owned()).or_default() += count.parse::<u64>().unwrap();
+        }
+        losses
     }
 
     /// Nothing but a signal ends it, and no worker dies.
@@ -166,16 +215,28 @@ pub(crate) struct System {
     pub(crate) trimmed: HashMap<usize, EventId>,
     /// How often each fault was made.
     pub(crate) faults: BTreeMap<&'static str, usize>,
+    /// The same of those that were the end of links: of any server, …
+    killed: u64,
+    /// … and of each server behind a proxy.
+    spoiled: [u64; SERVERS - 1],
 }
 
 impl System {
     pub(crate) fn start() -> Self {
         let redis = Redis::start();
+        let mut control = redis.client();
+        add_user(&mut control, USER, &channels::RIGHTS);
+        // Each server knows from its beginning that these have messages which are not kept.
+        for channel in channels::MIXED {
+            let mut mark = Vec::new();
+            history::encode_mark(channels::name(channel).as_bytes(), &mut mark);
+            control.send_bytes(&mark).unwrap();
+            control.reply().unwrap();
+        }
         let proxy = || FaultProxy::start(redis.address().tcp());
         let proxies: Vec<FaultProxy> = (1..SERVERS).map(|_| proxy()).collect();
         let urls = [redis.url()].into_iter().chain(proxies.iter().map(FaultProxy::url));
-        let nodes = urls.map(Node::start).collect();
-        let control = redis.client();
+        let nodes = urls.map(|url| Node::start(url_of(USER, &url))).collect();
         Self {
             control,
             redis,
@@ -184,6 +245,8 @@ impl System {
             repairs: Vec::new(),
             faults: BTreeMap::new(),
             trimmed: HashMap::new(),
+            killed: 0,
+            spoiled: [0; SERVERS - 1],
         }
     }
 
@@ -191,8 +254,8 @@ impl System {
         self.nodes.iter().all(Node::is_ready)
     }
 
-    /// Makes the fault, unless its victim lies down already.
-    pub(crate) fn inflict(&mut self, fault: Fault) {
+    /// Makes the fault, unless its victim lies down already. The judge is told of events that go.
+    pub(crate) fn inflict(&mut self, fault: Fault, notices: &Sender<Notice>) {
         let is_made = match fault {
             Fault::KillLinks { all } => self.kill_links(all),
             Fault::Pause { all, ms } => {
@@ -205,7 +268,19 @@ impl System {
                 self.redis.signal(Signal::CONT);
                 true
             }
-            Fault::Trim { channel, kept } => self.trim(channel, kept),
+            Fault::Trim { channel, kept } => {
+                let tell = |until_ms| _ = notices.send(Notice::Trimmed { channel, until_ms });
+                tell(u64::MAX);
+                let is_made = self.trim(channel, kept);
+                tell(time_of_day_ms());
+                is_made
+            }
+            Fault::Distance { proxy, ms } => {
+                for (way, ms) in [Way::ToServer, Way::ToClient].into_iter().zip(ms) {
+                    self.proxies[proxy].set_distance(way, Duration::from_millis(ms));
+                }
+                true
+            }
             Fault::Link { proxy, fault, ms } => self.disturb(proxy, fault, ms),
             Fault::Restart { server, kill, ms } => self.end(server, kill, ms),
         };
@@ -220,7 +295,7 @@ impl System {
     }
 
     fn trim(&mut self, channel: usize, kept: usize) -> bool {
-        let key = history::stream_key(format!("c{channel}").as_bytes());
+        let key = history::stream_key(channels::name(channel).as_bytes());
         let key = String::from_utf8(key).unwrap();
         let trimmed = self.command(&["XTRIM", &key, "MAXLEN", &kept.to_string()]);
         let Reply::Integer(1..) = trimmed else { return false };
@@ -236,17 +311,32 @@ impl System {
         }
     }
 
-    /// Whether the client of this reset missed something that is gone.
+    /// Whether there is a cause for this reset: the judge's, or that its client missed something
+    /// that is gone.
     pub(crate) fn explains(&self, reset: &Reset) -> bool {
-        let is_gone = |channel| self.trimmed.get(channel).is_some_and(|id| reset.cursor < *id);
-        reset.reason == "history-trimmed" && reset.channels.iter().all(is_gone)
+        let is_gone = self.trimmed.get(&reset.channel).is_some_and(|id| reset.cursor < *id);
+        reset.cause.is_some() || reset.reason == "history-trimmed" && is_gone
+    }
+
+    /// How many events Redis keeps of a channel of which nothing was trimmed.
+    pub(crate) fn kept_of(&mut self, channel: usize) -> Option<usize> {
+        if self.trimmed.contains_key(&channel) {
+            return None;
+        }
+        let key = String::from_utf8(history::stream_key(channels::name(channel).as_bytes()));
+        match self.command(&["XLEN", &key.unwrap()]) {
+            Reply::Integer(length) => usize::try_from(length).ok(),
+            reply => panic!("XLEN answered {reply:?}"),
+        }
     }
 
     fn kill_links(&mut self, all: bool) -> bool {
         if all {
             let reply = self.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+            self.killed += LINKS;
             return matches!(reply, Reply::Integer(killed) if killed > 0);
         }
+        self.killed += 1;
         let Reply::Bulk(Some(list)) = self.command(&["CLIENT", "LIST", "TYPE", "pubsub"]) else {
             return false;
         };
@@ -277,7 +367,10 @@ impl System {
             LinkFault::Slow(way) => proxy.limit(way, 20_000),
             LinkFault::Dribble(way) => proxy.dribble(way, true),
             // No payload has one, so whoever reads it notices.
-            LinkFault::Spoil(way) => proxy.spoil(way, b'\r'),
+            LinkFault::Spoil(way) => {
+                proxy.spoil(way, b'\r');
+                self.spoiled[index] += 1;
+            }
         }
         if ms > 0 {
             let until = now() + Duration::from_millis(ms);
@@ -294,6 +387,7 @@ impl System {
             .iter()
             .any(|repair| matches!(repair.1, Repair::Run { server: other } if other == server));
         let Some(process) = node.process.as_ref().filter(|_| !is_down) else { return false };
+        node.losses = node.losses();
         if kill {
             node.process = None;
         } else {
@@ -328,6 +422,37 @@ impl System {
 
     pub(crate) fn check(&self) {
         self.nodes.iter().for_each(Node::check);
+    }
+
+    /// Links that each server has lost, by reason: the first is connected to Redis directly.
+    pub(crate) fn losses(&self) -> Vec<BTreeMap<String, u64>> {
+        self.nodes.iter().map(Node::losses).collect()
+    }
+
+    /// What these losses have that no fault can have been the reason for.
+    pub(crate) fn unexplained_losses(&self, losses: &[BTreeMap<String, u64>]) -> Vec<String> {
+        let mut unexplained = Vec::new();
+        for (server, losses) in losses.iter().enumerate() {
+            let of = |reasons: &[&str]| -> u64 {
+                reasons.iter().filter_map(|reason| losses.get(*reason)).sum()
+            };
+            let spoiled = server.checked_sub(1).map(|proxy| self.spoiled[proxy]);
+            let mut most = vec![
+                // A byte that was spoiled is one of one link, in a question or in an answer.
+                (&["protocol", "refused"][..], spoiled.unwrap_or(0)),
+                (&["unreachable", "tls", "moved", "behind"], 0),
+            ];
+            if server == 0 {
+                // Nothing is between it and Redis, which is never silent for long.
+                most.push((&["closed"], self.killed));
+                most.push((&["undelivered"], 0));
+            }
+            for (reasons, most) in most.into_iter().filter(|(reasons, most)| of(reasons) > *most) {
+                let count = of(reasons);
+                unexplained.push(format!("server {server}: {count} {reasons:?}, {most} at most"));
+            }
+        }
+        unexplained
     }
 
     /// The sum of a metric over all servers as they run now.

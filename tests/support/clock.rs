@@ -1,6 +1,6 @@
 //! Deadlines: every wait of a test ends, and none is a guess.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Long enough for anything that is going to happen, on a loaded machine, in a debug build.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -8,6 +8,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 #[expect(clippy::disallowed_methods, reason = "tests measure real time")]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// Milliseconds since 1970, as the ids of events count them.
+pub(crate) fn time_of_day_ms() -> u64 {
+    let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    u64::try_from(time.as_millis()).unwrap()
 }
 
 /// A moment by which something must have happened.

@@ -1,18 +1,22 @@
 //! A TCP proxy between a server under test and its Redis that misbehaves on command.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::clock::let_pass;
+use super::clock::{let_pass, now};
 
 /// How long a thread of the proxy waits before it looks for new commands.
 const ATTENTION: Duration = Duration::from_millis(10);
+
+/// Bytes that may be on their way over a distance.
+const ON_THE_WAY_MAX: usize = 1 << 20;
 
 /// Which half of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +48,7 @@ struct WayControls {
     holds: AtomicBool,
     dribbles: AtomicBool,
     delay_ms: AtomicU64,
+    distance_ms: AtomicU64,
     /// 0 for as fast as it goes.
     bytes_per_second: AtomicU64,
     /// The byte that is spoiled at its next occurrence; negative for none.
@@ -111,6 +116,13 @@ impl FaultProxy {
     pub(crate) fn delay(&self, way: Way, delay: Duration) {
         let delay_ms = u64::try_from(delay.as_millis()).unwrap();
         self.way(way).delay_ms.store(delay_ms, Ordering::SeqCst);
+    }
+
+    /// Lets what goes this way arrive so much later, however much there is; no fault, and nothing
+    /// that [`Self::heal`] changes.
+    pub(crate) fn set_distance(&self, way: Way, distance: Duration) {
+        let distance_ms = u64::try_from(distance.as_millis()).unwrap();
+        self.way(way).distance_ms.store(distance_ms, Ordering::SeqCst);
     }
 
     /// Bounds what goes this way; 0 lifts the bound.
@@ -200,6 +212,11 @@ struct Pump {
     controls: Arc<Controls>,
     generation: u64,
     ended: u64,
+    /// What is on its way, and when it arrives, in order.
+    underway: VecDeque<(Instant, Vec<u8>)>,
+    underway_bytes: usize,
+    /// How long a read waits.
+    patience: Duration,
 }
 
 impl Pump {
@@ -210,12 +227,23 @@ impl Pump {
         to.set_nodelay(true).unwrap();
         let generation = controls.generation.load(Ordering::SeqCst);
         let ended = controls.ways[way as usize].ended.load(Ordering::SeqCst);
-        Self { way, from, to, controls: Arc::clone(controls), generation, ended }
+        Self {
+            way,
+            from,
+            to,
+            controls: Arc::clone(controls),
+            generation,
+            ended,
+            underway: VecDeque::new(),
+            underway_bytes: 0,
+            patience: ATTENTION,
+        }
     }
 
     /// Copies until the end, of which true says that it came in good order.
     fn run(&mut self) -> bool {
         let mut buffer = vec![0; 16 * 1024];
+        let mut is_over = false;
         loop {
             if self.is_cut() {
                 return false;
@@ -229,12 +257,24 @@ impl Pump {
                 continue;
             }
             let limit = controls.bytes_per_second.load(Ordering::SeqCst);
+            if !self.arrive() {
+                return false;
+            }
+            let wait = self.wait();
+            if is_over || self.underway_bytes >= ON_THE_WAY_MAX {
+                if self.underway.is_empty() {
+                    break;
+                }
+                let_pass(wait);
+                continue;
+            }
+            self.be_patient(wait);
             let share = usize::try_from(limit / 50).unwrap().clamp(1, buffer.len());
             let room = if limit == 0 { buffer.len() } else { share };
             match self.from.read(&mut buffer[..room]) {
-                Ok(0) => break,
+                Ok(0) => is_over = true,
                 Ok(length) => {
-                    if !self.pass_on(&mut buffer[..length]) {
+                    if !self.take(&mut buffer[..length]) {
                         return false;
                     }
                 }
@@ -243,6 +283,46 @@ impl Pump {
             }
         }
         self.to.shutdown(Shutdown::Write).is_ok()
+    }
+
+    /// Passes on what has come the whole way.
+    fn arrive(&mut self) -> bool {
+        while self.underway.front().is_some_and(|(at, _)| *at <= now())
+            && let Some((_, mut bytes)) = self.underway.pop_front()
+        {
+            self.underway_bytes -= bytes.len();
+            if !self.pass_on(&mut bytes) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// How long nothing arrives.
+    fn wait(&self) -> Duration {
+        let next = self.underway.front().map(|(at, _)| at.saturating_duration_since(now()));
+        next.map_or(ATTENTION, |next| next.clamp(Duration::from_millis(1), ATTENTION))
+    }
+
+    fn be_patient(&mut self, wait: Duration) {
+        if wait != self.patience {
+            self.from.set_read_timeout(Some(wait)).unwrap();
+            self.patience = wait;
+        }
+    }
+
+    /// Sends bytes on their way, or passes them on where there is none.
+    fn take(&mut self, bytes: &mut [u8]) -> bool {
+        let controls = &self.controls.ways[self.way as usize];
+        let distance_ms = controls.distance_ms.load(Ordering::SeqCst);
+        if distance_ms == 0 && self.underway.is_empty() {
+            return self.pass_on(bytes);
+        }
+        let last = self.underway.back().map(|(at, _)| *at);
+        let at = (now() + Duration::from_millis(distance_ms)).max(last.unwrap_or_else(now));
+        self.underway_bytes += bytes.len();
+        self.underway.push_back((at, bytes.to_vec()));
+        true
     }
 
     fn pass_on(&self, bytes: &mut [u8]) -> bool {

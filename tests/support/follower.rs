@@ -1,107 +1,66 @@
-//! A client that comes back again and again, and the judgement on what it got: every event of its
-//! channels once and in order, or a word that some may be missing.
-
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+//! A client of the soak test that comes back again and again: what it asks for, and what it reads
+//! in its streams.
 
 use corecast::bytes::history::EventId;
 use serde_json::Value;
 
+use super::channels;
 use super::event_source::{EventSource, Message};
-use super::kept::{Log, Published};
-
-/// Violations that are described; the others are only counted.
-const DESCRIBED_MAX: usize = 20;
-
-/// What a client was told, to be judged once the log of what was published has come that far.
-#[derive(Debug)]
-enum Claim {
-    /// It has everything up to here.
-    Position(EventId),
-    Event(Published),
-    /// It may have missed what was published on these channels before this time.
-    Reset {
-        reason: String,
-        channels: Vec<usize>,
-        read_ms: u64,
-    },
-}
-
-/// An event `stream-reset`.
-#[derive(Debug)]
-pub(crate) struct Reset {
-    pub(crate) reason: String,
-    pub(crate) channels: Vec<usize>,
-    /// What the client had before.
-    pub(crate) cursor: EventId,
-}
-
-/// What was found.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) deliveries: u64,
-    pub(crate) lost: u64,
-    pub(crate) duplicated: u64,
-    pub(crate) reordered: u64,
-    /// Events that were never published, or are none of the client's.
-    pub(crate) foreign: u64,
-    /// Events that a reset excused.
-    pub(crate) excused: u64,
-    pub(crate) resets: Vec<Reset>,
-    pub(crate) descriptions: Vec<String>,
-}
+use super::judge::{Ask, Claim, Judge, Tally};
+use super::ledger::{self, Ledger, MessageKind};
 
 #[derive(Debug)]
 pub(crate) struct Follower {
-    pub(crate) name: usize,
-    /// Numbers of channels, whose names are these behind a `c`.
     pub(crate) channels: Vec<usize>,
     parser: EventSource,
     /// What a browser would send as `Last-Event-ID`.
     pub(crate) last_event_id: String,
-    claims: VecDeque<Claim>,
-    /// It has, or was told that it has not, everything up to here.
-    cursor: Option<EventId>,
-    excused_until_ms: HashMap<usize, u64>,
-    missed: HashSet<EventId>,
-}
-
-impl Tally {
-    pub(crate) fn violations(&self) -> u64 {
-        self.lost + self.duplicated + self.reordered + self.foreign
-    }
-
-    pub(crate) fn reasons(&self) -> BTreeMap<&str, usize> {
-        let mut reasons = BTreeMap::new();
-        for reset in &self.resets {
-            *reasons.entry(&*reset.reason).or_default() += 1;
-        }
-        reasons
-    }
-
-    fn describe(&mut self, description: impl FnOnce() -> String) {
-        if self.descriptions.len() < DESCRIBED_MAX {
-            self.descriptions.push(description());
-        }
-    }
+    /// What it has sent as such.
+    sent_id: String,
+    /// What the stream had for such before the message that is read.
+    seen_id: String,
+    judge: Judge,
 }
 
 impl Follower {
     pub(crate) fn new(name: usize, channels: Vec<usize>) -> Self {
         Self {
-            name,
+            judge: Judge::new(name, &channels),
             channels,
             parser: EventSource::default(),
             last_event_id: String::new(),
-            claims: VecDeque::new(),
-            cursor: None,
-            excused_until_ms: HashMap::new(),
-            missed: HashSet::new(),
+            sent_id: String::new(),
+            seen_id: String::new(),
         }
     }
 
-    /// A new connection: what the last one left unfinished is void.
-    pub(crate) fn reconnect(&mut self) {
+    /// Forgets where it was.
+    pub(crate) fn forget(&mut self) {
+        self.last_event_id.clear();
+    }
+
+    /// A new connection, at a time of day: what the last one left unfinished is void. `beginning`
+    /// is what it asks for if it has no id. Returns the target and the id to send.
+    pub(crate) fn connect(&mut self, beginning: Ask, now_ms: u64) -> (String, String) {
         self.parser = EventSource::default();
+        self.seen_id.clear();
+        self.sent_id.clone_from(&self.last_event_id);
+        let id = EventId::parse(self.sent_id.as_bytes());
+        let ask = match id {
+            _ if self.sent_id.is_empty() => beginning,
+            Some(id) if !ledger::is_forged(id) => Ask::Rest,
+            _ => Ask::Unknown,
+        };
+        self.judge.hear(now_ms, Claim::Arrival(ask));
+        let names = self.channels.iter().map(|channel| channels::name(*channel));
+        let mut target = format!("/events?channel={}", names.collect::<Vec<_>>().join("&channel="));
+        match ask {
+            Ask::Last(count) => target.push_str(&format!("&last={count}")),
+            Ask::All => target.push_str("&since=0"),
+            Ask::Ago(ms) => target.push_str(&format!("&since=-{ms}ms")),
+            Ask::Rest | Ask::Unknown | Ask::Present => {}
+        }
+        (target, self.sent_id.clone())
     }
 
     /// Takes in bytes of the body, read at the time of day `now_ms`.
@@ -109,131 +68,72 @@ impl Follower {
         self.parser.push(bytes);
         self.parser.comments.clear();
         for message in std::mem::take(&mut self.parser.messages) {
-            self.claim(&message, now_ms);
+            let claim = self.claim(&message);
+            self.judge.hear(now_ms, claim);
+            self.seen_id = message.last_event_id;
         }
         let last = &self.parser.last_event_id;
+        if *last != self.seen_id {
+            let text = format!("got the id {last} in a block without data");
+            self.judge.hear(now_ms, Claim::Nonsense(text));
+            self.seen_id.clone_from(last);
+        }
         if !last.is_empty() && *last != self.last_event_id {
             self.last_event_id.clone_from(last);
         }
-        self.claim_position(&self.last_event_id.clone());
     }
 
-    fn claim(&mut self, message: &Message, now_ms: u64) {
-        if matches!(&*message.event, "stream-open" | "keep-alive") {
-            return self.claim_position(&message.last_event_id);
-        }
-        if message.event == "stream-reset" {
-            let data: Value = serde_json::from_str(&message.data).unwrap();
-            let channels = data["channels"].as_array().unwrap();
-            let channels = channels.iter().map(|name| number(name.as_str().unwrap())).collect();
-            let reason = data["reason"].as_str().unwrap().to_owned();
-            self.claims.push_back(Claim::Reset { reason, channels, read_ms: now_ms });
-            // What it passes by it has told of.
-            self.claim_position(&message.last_event_id);
-            return;
-        }
-        let (channel, number) = parse_payload(&message.data);
+    fn claim(&self, message: &Message) -> Claim {
+        // A message without an id has that of the one before.
+        let has_id = message.last_event_id != self.seen_id;
         let id = EventId::parse(message.last_event_id.as_bytes());
-        let id = id.unwrap_or_else(|| panic!("stream {}: {message:?} has no id", self.name));
-        self.claims.push_back(Claim::Event(Published { id, channel, number }));
-    }
-
-    /// An id that is none of an event proves nothing.
-    fn claim_position(&mut self, id: &str) {
-        let Some(id) = EventId::parse(id.as_bytes()) else { return };
-        let last = match self.claims.back() {
-            Some(Claim::Position(id)) => Some(*id),
-            Some(Claim::Event(event)) => Some(event.id),
-            Some(Claim::Reset { .. }) => None,
-            None => self.cursor,
-        };
-        if last != Some(id) {
-            self.claims.push_back(Claim::Position(id));
+        let nonsense = || Claim::Nonsense(format!("got {message:?}"));
+        let is_forged = id.is_some_and(ledger::is_forged);
+        match (&*message.event, id) {
+            // It may be the client's own, or that before an event which somebody forged.
+            ("stream-open", _) if is_forged && self.may_have_forged_ids() => Claim::Open(None),
+            ("stream-open", Some(_)) if is_forged => nonsense(),
+            ("stream-open", id) => Claim::Open(id),
+            ("keep-alive", Some(id)) if !is_forged => Claim::KeepAlive(id),
+            ("stream-reset", id) => {
+                let reset = self.reset(&message.data, id.filter(|_| has_id));
+                reset.unwrap_or_else(nonsense)
+            }
+            ("message", id) => match parse_payload(&message.data) {
+                Some((None, channel, number)) => match id.filter(|_| !is_forged) {
+                    Some(id) => Claim::Event { id, channel, number },
+                    None => nonsense(),
+                },
+                Some((Some(MessageKind::Plain), ..)) if has_id => nonsense(),
+                Some((Some(MessageKind::Forged), ..)) if !is_forged => nonsense(),
+                Some((Some(kind), channel, number)) => Claim::Message { channel, number, kind },
+                None => nonsense(),
+            },
+            _ => nonsense(),
         }
     }
 
-    /// Judges the claims of which the log knows enough.
-    pub(crate) fn judge(&mut self, log: &Log, tally: &mut Tally) {
-        while let Some(claim) = self.claims.front() {
-            let told = match claim {
-                Claim::Position(id) | Claim::Event(Published { id, .. }) => Some(*id),
-                Claim::Reset { .. } => None,
-            };
-            if told > Some(log.newest()) {
-                return;
-            }
-            let Some(claim) = self.claims.pop_front() else { return };
-            match claim {
-                Claim::Position(id) => self.pass(id, None, log, tally),
-                Claim::Event(event) => self.receive(event, log, tally),
-                Claim::Reset { reason, channels, read_ms } => {
-                    self.excused_until_ms.extend(channels.iter().map(|c| (*c, read_ms)));
-                    let cursor = self.cursor.unwrap_or_default();
-                    tally.resets.push(Reset { reason, channels, cursor });
-                }
-            }
-        }
+    fn reset(&self, data: &str, id: Option<EventId>) -> Option<Claim> {
+        let data: Value = serde_json::from_str(data).ok()?;
+        let names = data["channels"].as_array()?.iter();
+        let channels: Option<Vec<usize>> =
+            names.map(|name| channels::number(name.as_str()?)).collect();
+        let reason = data["reason"].as_str()?.to_owned();
+        // An event that was forged and is too long has the place of one that is kept.
+        let is_good = id.is_none_or(|id| !ledger::is_forged(id) || reason == "oversize");
+        is_good.then_some(Claim::Reset { reason, channels: channels?, id })
     }
 
-    fn receive(&mut self, event: Published, log: &Log, tally: &mut Tally) {
-        tally.deliveries += 1;
-        let before = event.id.before().unwrap_or_default();
-        if log.after(before).first() != Some(&event) || !self.channels.contains(&event.channel) {
-            tally.foreign += 1;
-            tally.describe(|| format!("{self} got {event:?}"));
-            return;
-        }
-        if self.cursor.is_some_and(|cursor| event.id <= cursor) {
-            // It came after a later one, or for the second time.
-            let kind = if self.missed.remove(&event.id) {
-                tally.lost -= 1;
-                tally.reordered += 1;
-                "late"
-            } else {
-                tally.duplicated += 1;
-                "twice"
-            };
-            tally.describe(|| format!("{self} got {event:?} {kind}"));
-            return;
-        }
-        self.pass(event.id, Some(event), log, tally);
+    fn may_have_forged_ids(&self) -> bool {
+        self.channels.iter().any(|channel| channels::is_forged(*channel))
     }
 
-    /// The client moves on to `id`: it must have had every event of its channels in between.
-    fn pass(&mut self, id: EventId, arrived: Option<Published>, log: &Log, tally: &mut Tally) {
-        let Some(cursor) = self.cursor else {
-            self.cursor = Some(id);
-            return;
-        };
-        for event in log.after(cursor) {
-            if event.id > id || arrived == Some(*event) {
-                break;
-            }
-            if !self.channels.contains(&event.channel) {
-                continue;
-            }
-            let excused_until_ms = self.excused_until_ms.get(&event.channel);
-            if excused_until_ms.is_some_and(|until| event.id.ms <= *until) {
-                tally.excused += 1;
-            } else {
-                tally.lost += 1;
-                self.missed.insert(event.id);
-                tally.describe(|| format!("{self} never got {event:?}, and moved on to {id}"));
-            }
-        }
-        self.cursor = Some(cursor.max(id));
+    pub(crate) fn judge(&mut self, ledger: &Ledger, tally: &mut Tally) {
+        self.judge.judge(ledger, tally);
     }
 
-    /// Whether it has come as far as `id`, and nothing is left to be judged.
-    pub(crate) fn has_reached(&self, id: EventId) -> bool {
-        self.claims.is_empty() && self.cursor.is_some_and(|cursor| cursor >= id)
-    }
-}
-
-impl std::fmt::Display for Follower {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let cursor = self.cursor.unwrap_or_default();
-        write!(f, "stream {} of {:?}, which was at {cursor},", self.name, self.channels)
+    pub(crate) fn has_reached_the_end(&self, ledger: &Ledger) -> bool {
+        self.judge.has_reached_the_end(ledger)
     }
 }
 
@@ -244,16 +144,25 @@ pub(crate) fn payload(channel: usize, number: u32, length: usize) -> String {
     format!("{head}{:.<width$}", "")
 }
 
-fn parse_payload(data: &str) -> (usize, u32) {
-    let mut words = data.split(' ');
-    let mut next = || words.next().unwrap_or_default();
-    let (channel, number, dots) = (next().parse(), next().parse(), next());
-    match (channel, number) {
-        (Ok(channel), Ok(number)) if dots.bytes().all(|byte| byte == b'.') => (channel, number),
-        _ => panic!("not a payload of ours: {data:?}"),
+/// The data of a message that is not kept.
+pub(crate) fn message_data(kind: MessageKind, channel: usize, number: u32) -> String {
+    match kind {
+        MessageKind::Plain => format!("plain {channel} {number} "),
+        MessageKind::Forged => format!("forged {channel} {number} "),
     }
 }
 
-fn number(name: &str) -> usize {
-    name.strip_prefix('c').and_then(|number| number.parse().ok()).unwrap()
+/// What kind of data it is, if it is not that of an event which is kept, the channel and the
+/// number. What is no envelope stands before the words of a plain message.
+fn parse_payload(data: &str) -> Option<(Option<MessageKind>, usize, u32)> {
+    let (kind, rest) = if let Some((_, rest)) = data.split_once("plain ") {
+        (Some(MessageKind::Plain), rest)
+    } else if let Some(rest) = data.strip_prefix("forged ") {
+        (Some(MessageKind::Forged), rest)
+    } else {
+        (None, data)
+    };
+    let mut words = rest.split(' ');
+    let (channel, number) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    words.next()?.bytes().all(|byte| byte == b'.').then_some((kind, channel, number))
 }

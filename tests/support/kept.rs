@@ -1,4 +1,4 @@
-//! Publishing to history over plain connections, and the log of all that was published.
+//! Publishing to history over plain connections.
 
 use corecast::bytes::history::{self, Call, EventId, Publication};
 
@@ -96,40 +96,4 @@ fn id_of(reply: &Reply) -> EventId {
         _ => None,
     };
     id.unwrap_or_else(|| panic!("the publisher was answered {reply:?}"))
-}
-
-/// An event that was published: `number` counts all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Published {
-    pub(crate) id: EventId,
-    pub(crate) channel: usize,
-    pub(crate) number: u32,
-}
-
-/// All that was published, in order.
-#[derive(Debug, Default)]
-pub(crate) struct Log(Vec<Published>);
-
-impl Log {
-    /// Adds everything that was published since.
-    pub(crate) fn extend(&mut self, mut events: Vec<Published>) {
-        events.sort_unstable_by_key(|event| event.id);
-        for event in events {
-            assert!(event.id > self.newest(), "{event:?} is not later than all before");
-            self.0.push(event);
-        }
-    }
-
-    pub(crate) fn newest(&self) -> EventId {
-        self.0.last().map_or(EventId::ZERO, |event| event.id)
-    }
-
-    /// What was published after `id`.
-    pub(crate) fn after(&self, id: EventId) -> &[Published] {
-        &self.0[self.0.partition_point(|event| event.id <= id)..]
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
 }

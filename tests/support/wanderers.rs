@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use corecast::bytes::history::EventId;
 use rustix::event::{Timespec, epoll};
 use socket2::SockRef;
 
-use super::clock::now;
-use super::follower::{Follower, Tally};
-use super::kept::{Log, Published};
+use super::clock::{now, time_of_day_ms};
+use super::follower::Follower;
+use super::judge::{Ask, Tally};
+use super::ledger::{Ledger, Notice};
 use super::stream::request;
 
 /// How long a client waits for the handshake of TCP, which the kernel makes for a busy server too.
@@ -30,10 +31,10 @@ pub(crate) struct Journey {
 }
 
 pub(crate) struct Wanderers {
-    thread: JoinHandle<Tally>,
+    thread: JoinHandle<(Tally, Ledger)>,
     progress: Arc<Progress>,
     /// Everything that was published, in order.
-    pub(crate) log: Sender<Vec<Published>>,
+    pub(crate) notices: Sender<Notice>,
 }
 
 #[derive(Default)]
@@ -48,19 +49,20 @@ pub(crate) struct Progress {
     /// Connections that the server ended or refused.
     pub(crate) ended: AtomicU64,
     pub(crate) violations: AtomicU64,
-    /// The id that all clients shall reach, 0-0 for none, and how many have.
-    goal_ms: AtomicU64,
-    goal_seq: AtomicU64,
+    /// The id of the last event that was published, 0-0 while there will be more, and how many
+    /// clients have all of their channels'.
+    last_ms: AtomicU64,
+    last_seq: AtomicU64,
     pub(crate) arrived: AtomicUsize,
 }
 
 impl Wanderers {
     pub(crate) fn depart(journey: Journey) -> Self {
-        let (log, published) = channel();
+        let (notices, noted) = channel();
         let progress = Arc::new(Progress::default());
         let shared = Arc::clone(&progress);
-        let thread = thread::spawn(move || Crowd::new(journey, shared).run(&published));
-        Self { thread, progress, log }
+        let thread = thread::spawn(move || Crowd::new(journey, shared).run(&noted));
+        Self { thread, progress, notices }
     }
 
     /// What has happened so far.
@@ -71,12 +73,12 @@ impl Wanderers {
 
     /// From now on all come back and stay until everything up to this id has reached them.
     pub(crate) fn settle(&self, last: EventId) {
-        self.progress.goal_seq.store(last.seq, Ordering::SeqCst);
-        self.progress.goal_ms.store(last.ms, Ordering::SeqCst);
+        self.progress.last_seq.store(last.seq, Ordering::SeqCst);
+        self.progress.last_ms.store(last.ms, Ordering::SeqCst);
         self.progress.settles.store(true, Ordering::SeqCst);
     }
 
-    pub(crate) fn finish(self) -> Tally {
+    pub(crate) fn finish(self) -> (Tally, Ledger) {
         self.progress.stop.store(true, Ordering::SeqCst);
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
@@ -101,7 +103,7 @@ struct Crowd {
     epoll: rustix::fd::OwnedFd,
     random: fastrand::Rng,
     progress: Arc<Progress>,
-    log: Log,
+    ledger: Ledger,
     tally: Tally,
 }
 
@@ -119,12 +121,12 @@ impl Crowd {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC).unwrap(),
             random: fastrand::Rng::with_seed(journey.seed),
             progress,
-            log: Log::default(),
+            ledger: Ledger::default(),
             tally: Tally::default(),
         }
     }
 
-    fn run(mut self, published: &Receiver<Vec<Published>>) -> Tally {
+    fn run(mut self, noted: &Receiver<Notice>) -> (Tally, Ledger) {
         let mut ready = Vec::with_capacity(512);
         let mut buffer = vec![0; 64 * 1024];
         while !self.progress.stop.load(Ordering::SeqCst) {
@@ -138,25 +140,26 @@ impl Crowd {
             for event in &ready {
                 self.read(usize::try_from(event.data.u64()).unwrap(), &mut buffer);
             }
-            published.try_iter().for_each(|events| self.log.extend(events));
+            noted.try_iter().for_each(|notice| self.ledger.note(notice));
             for client in &mut self.clients {
-                client.follower.judge(&self.log, &mut self.tally);
+                client.follower.judge(&self.ledger, &mut self.tally);
             }
             self.act();
             self.count();
         }
-        self.tally
+        (self.tally, self.ledger)
     }
 
     fn count(&self) {
-        let goal_ms = self.progress.goal_ms.load(Ordering::SeqCst);
-        let goal = EventId { ms: goal_ms, seq: self.progress.goal_seq.load(Ordering::SeqCst) };
+        let last_ms = self.progress.last_ms.load(Ordering::SeqCst);
+        let last = EventId { ms: last_ms, seq: self.progress.last_seq.load(Ordering::SeqCst) };
+        let is_over = last_ms > 0 && self.ledger.newest() >= last;
         let count = |is_so: &dyn Fn(&Follower) -> bool| {
             self.clients.iter().filter(|client| is_so(&client.follower)).count()
         };
         let begun = count(&|follower| !follower.last_event_id.is_empty());
         self.progress.begun.store(begun, Ordering::SeqCst);
-        let arrived = count(&|follower| goal_ms > 0 && follower.has_reached(goal));
+        let arrived = count(&|follower| is_over && follower.has_reached_the_end(&self.ledger));
         self.progress.arrived.store(arrived, Ordering::SeqCst);
         self.progress.violations.store(self.tally.violations(), Ordering::SeqCst);
     }
@@ -181,18 +184,21 @@ impl Crowd {
 
     fn connect(&mut self, index: usize) {
         let server = self.servers[self.random.usize(0..self.servers.len())];
+        let settles = self.progress.settles.load(Ordering::SeqCst);
+        let now_ms = time_of_day_ms();
+        let beginning = self.draw_beginning(now_ms);
         let follower = &mut self.clients[index].follower;
-        let names: Vec<String> =
-            follower.channels.iter().map(|channel| format!("channel=c{channel}")).collect();
-        let id = follower.last_event_id.clone();
-        let mut target = format!("/events?{}", names.join("&"));
+        // Some open the page anew.
+        if self.random.u32(0..12) == 0 && !settles {
+            follower.forget();
+        }
+        let (mut target, id) = follower.connect(beginning, now_ms);
         let mut fields = Vec::new();
         if !id.is_empty() && self.random.bool() {
             target.push_str(&format!("&lastEventId={id}"));
         } else if !id.is_empty() {
             fields.push(("Last-Event-ID", &*id));
         }
-        follower.reconnect();
         match open(server, &request(&target, &fields)) {
             Ok(socket) => {
                 let data = epoll::EventData::new_u64(index as u64);
@@ -204,6 +210,20 @@ impl Crowd {
                 self.act_after(index, stay_ms);
             }
             Err(_) => self.ended(index),
+        }
+    }
+
+    /// What a client asks for that begins anew. All that is kept is a lot to ask for.
+    fn draw_beginning(&mut self, now_ms: u64) -> Ask {
+        let (kind, share) = (self.random.u32(0..40), self.random.u64(0..1000));
+        let age_ms = self.ledger.oldest().map_or(0, |oldest| now_ms.saturating_sub(oldest.ms));
+        let ago_ms = 500 + 8 * share;
+        match kind {
+            0 => Ask::All,
+            1..20 => Ask::Last(1 + usize::try_from(300 * share * share / 1_000_000).unwrap()),
+            // Of a time before the first event nothing is known.
+            20..30 if ago_ms + 3000 < age_ms => Ask::Ago(ago_ms),
+            _ => Ask::Present,
         }
     }
 
@@ -246,12 +266,11 @@ impl Crowd {
     fn take_in(&mut self, index: usize, bytes: &[u8]) {
         let Client { follower, connection, .. } = &mut self.clients[index];
         let Some(connection) = connection else { return };
-        let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let now_ms = u64::try_from(now_ms.as_millis()).unwrap();
+        let now_ms = time_of_day_ms();
         let Some(head) = &mut connection.head else { return follower.take_in(bytes, now_ms) };
         head.extend_from_slice(bytes);
         let Some(end) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return };
-        let text = String::from_utf8_lossy(head);
+        let text = String::from_utf8_lossy(&head[..end]);
         assert!(text.starts_with("HTTP/1.1 200 "), "stream {index}: {text}");
         let resumes = u64::from(!follower.last_event_id.is_empty());
         self.progress.resumes.fetch_add(resumes, Ordering::SeqCst);
