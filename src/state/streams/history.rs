@@ -87,9 +87,17 @@ pub(super) struct History {
     pub(super) cached_bytes: usize,
     /// After the first id of each up to the second, there are events that Redis has lost.
     pub(super) lost_times: Vec<(EventId, EventId)>,
+    /// Ids that streams were given and Redis never gave, the oldest first.
+    forged: VecDeque<EventId>,
+    /// Channels that were forgotten, the last first, and that streams had gone on without: up to an
+    /// id, or until they stand again.
+    pub(super) gone_on_without: VecDeque<(Box<[u8]>, Option<EventId>)>,
     /// Channels that keep events in memory.
     pub(super) channels: usize,
 }
+
+/// Forged ids that are remembered.
+const FORGED_MAX: usize = 256;
 
 /// Times whose events Redis has lost that are told apart.
 const LOST_TIMES_MAX: usize = 8;
@@ -138,6 +146,8 @@ impl History {
             cached_max: CACHED_MIN,
             cached_bytes: 0,
             lost_times: Vec::new(),
+            forged: VecDeque::new(),
+            gone_on_without: VecDeque::new(),
             channels: 0,
         }
     }
@@ -175,9 +185,17 @@ impl History {
     }
 
     /// Whether an id is of a time whose events Redis has lost: what came after it then is lost too,
-    /// whatever came later.
+    /// whatever came later. One that somebody forged was of a time to come.
     pub(super) fn is_of_lost_time(&self, id: EventId) -> bool {
         self.lost_times.iter().any(|(begin, end)| *begin < id && id <= *end)
+            || self.forged.contains(&id)
+    }
+
+    fn note_forged(&mut self, id: EventId) {
+        if self.forged.len() == FORGED_MAX {
+            self.forged.pop_front();
+        }
+        self.forged.push_back(id);
     }
 
     /// Redis has gone back from one id to another. Of many such times the oldest become one.
@@ -455,6 +473,11 @@ impl Streams {
             }
             channels += 1;
             last = last.max(recent.passed);
+            if lost_at_ms.is_none() {
+                let others = recent.newest_first(newest).filter(|id| *id != recent.passed);
+                let given = others.take(FORGED_MAX).chain([recent.passed]);
+                given.for_each(|id| self.history.note_forged(id));
+            }
             recent.passed = newest;
             self.history.cached_bytes -= recent.forget_after(newest);
             if let Some(repair) = &mut self.history.repair {
@@ -652,16 +675,6 @@ impl Streams {
         for id in std::mem::take(&mut self.history.suspended) {
             self.wake(id);
         }
-    }
-
-    /// A channel is forgotten, and what is kept of it. True if something was.
-    pub(super) fn forget_recent(&mut self, id: ChannelId) -> bool {
-        let recent = self.channels.get_mut(id).and_then(|channel| channel.recent.take());
-        if let Some(recent) = &recent {
-            self.history.cached_bytes -= recent.bytes();
-            self.history.channels -= 1;
-        }
-        recent.is_some()
     }
 
     /// What is known of a channel's history, to be read.

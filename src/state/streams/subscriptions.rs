@@ -14,7 +14,13 @@ impl Streams {
         let mut is_unaligned = false;
         if let Some(channel) = self.channels.get_mut(id) {
             if channel.recent.is_none() && channel.users == 0 && self.history.keeps(name) {
-                channel.recent = Some(Box::default());
+                let recent = channel.recent.insert(Box::default());
+                let channels = &mut self.history.gone_on_without;
+                let place = channels.iter().position(|(gone, _)| **gone == *name);
+                if let Some((_, until)) = place.and_then(|place| channels.remove(place)) {
+                    recent.lapsed = until;
+                    recent.has_gone_on_without = until.is_none();
+                }
                 self.history.channels += 1;
                 // It lingers from a time in which history could not be read.
                 is_unaligned = channel.subscription == Subscription::Standing;

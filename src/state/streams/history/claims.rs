@@ -471,3 +471,54 @@ fn an_event_without_history_counts_for_as_long_as_the_last() {
     let told = |now_ms| marks.contains(b"c", now_ms);
     assert!(told(6199), "the second is forgotten with the first");
 }
+
+#[test]
+fn a_forged_id_of_the_near_future_passes_nothing_of_other_channels_by() {
+    let mut world = with_one_stream();
+    let id = world.request(11, &["c1", "c2"], Start::Now);
+    world.run();
+    let near = EventId { ms: world.redis.now_ms + 60_000, seq: 0 };
+    world.redis.forge(1, near, EventId::ZERO, false);
+    world.run();
+    let last = world.last_id(11);
+    // It goes before Redis has told that there was no such event.
+    world.streams.close(id, CloseReason::PeerClosed, &mut world.sockets);
+    world.redis.publish(2);
+    world.run();
+    world.pass_time(1);
+    world.run();
+    world.pass_time(700);
+    world.redis.publish(2);
+    world.run();
+    world.pass_time(1);
+    world.run();
+    assert!(world.counters.forged.get() > 0, "it is known to be forged");
+    world.request(12, &["c1", "c2"], Start::After(last));
+    world.run();
+    let (seen, resets) = world.seen(12, 2);
+    assert!(seen == 2 || resets > 0, "{seen} of 2 after {last}: {}", world.sockets.text(12));
+}
+
+#[test]
+fn who_went_on_without_a_channel_is_told_when_it_comes_back_after_that_was_forgotten() {
+    let mut world = with_one_stream();
+    world.redis.forbidden.insert(1);
+    let id = world.request(11, &["c0", "c1"], Start::Now);
+    world.run();
+    // Of the one it hears nothing, of the other it gets a later id.
+    world.redis.publish(1);
+    world.redis.publish(0);
+    world.run();
+    let last = world.redis.newest;
+    world.streams.close(id, CloseReason::PeerClosed, &mut world.sockets);
+    for _ in 0..100 {
+        world.pass_time(1);
+        world.run();
+    }
+    assert!(world.streams.find(b"c1").is_none());
+    world.redis.forbidden.clear();
+    world.request(12, &["c0", "c1"], Start::After(last));
+    world.run();
+    let text = world.sockets.text(12);
+    assert!(text.contains(&reset("link-lost", "\"c1\"")), "{text}");
+}
