@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::*;
 use crate::bytes::event_stream::{HEARTBEAT, ResetReason};
+use crate::bytes::history::EventId;
 use crate::state::sockets::memory::MemorySockets;
 
 /// What a stream begins with.
@@ -480,13 +481,29 @@ fn merging_waits_its_time() {
 fn resets_reach_streams_of_several_channels_merged() {
     let mut world = World::new(LIMITS);
     let id = world.open(&[0, 1, 2]);
-    for n in 0..2 {
-        let channel = world.streams.find(format!("c{n}").as_bytes()).unwrap();
+    let channels = [0, 1, 0].map(|n| world.streams.find(format!("c{n}").as_bytes()).unwrap());
+    for channel in channels {
         world.streams.reset(channel, ResetReason::Oversize);
     }
     world.settle();
     assert_eq!(world.text(id).matches("stream-reset").count(), 1);
     assert!(world.text(id).contains(r#""channels": ["c0", "c1"]"#), "{}", world.text(id));
+}
+
+#[test]
+fn of_resets_side_by_side_the_last_has_the_id() {
+    let mut world = World::new(LIMITS);
+    let id = world.open(&[0, 1]);
+    for (n, reason) in [(0, ResetReason::Oversize), (1, ResetReason::LinkLost)] {
+        let channel = world.streams.find(format!("c{n}").as_bytes()).unwrap();
+        world.streams.reset_at(channel, reason, Some(EventId { ms: 5 + n, seq: 0 }));
+    }
+    world.settle();
+    let text = world.text(id);
+    let resets: Vec<&str> = text.split("\n\n").filter(|b| b.contains("stream-reset")).collect();
+    let [first, second] = resets[..] else { panic!("{text}") };
+    assert!(first.contains("oversize") && !first.contains("id: "), "{text}");
+    assert!(second.contains("link-lost") && second.ends_with("id: 6-0"), "{text}");
 }
 
 #[test]

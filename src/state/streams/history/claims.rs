@@ -522,3 +522,13 @@ fn who_went_on_without_a_channel_is_told_when_it_comes_back_after_that_was_forgo
     let text = world.sockets.text(12);
     assert!(text.contains(&reset("link-lost", "\"c1\"")), "{text}");
 }
+
+#[test]
+fn who_misses_something_of_several_channels_is_told_once_of_all() {
+    let mut world = with_one_stream();
+    world.request(11, &["c1", "c2", "c3"], Start::Unknown);
+    world.run();
+    let text = world.sockets.text(11);
+    assert_eq!(text.matches("stream-reset").count(), 1, "{text}");
+    assert!(text.contains(&reset("unknown-id", "\"c1\", \"c2\", \"c3\"")), "{text}");
+}
