@@ -15,6 +15,8 @@ pub struct HistoryPage {
     to: EventId,
     /// Of a page without entries: what was published up to here may have been lost.
     lost_until: EventId,
+    /// Of such a page: Redis keeps later ones.
+    is_followed: bool,
     /// Invariant: ids and ends rise.
     entries: Box<[Entry]>,
     bytes: Box<[u8]>,
@@ -79,6 +81,7 @@ impl HistoryPage {
             from,
             to,
             lost_until: from,
+            is_followed: false,
             entries: entries.into(),
             bytes: bytes.into(),
             account: Account::new(cost, sum),
@@ -90,6 +93,12 @@ impl HistoryPage {
     pub fn empty(from: EventId, to: EventId, lost_until: EventId, sum: &PageBytes) -> Self {
         let lost_until = lost_until.min(to);
         Self { lost_until, ..Self::new(from, to, PageDraft::default(), sum) }
+    }
+
+    /// The same, though Redis keeps later ones.
+    #[must_use]
+    pub fn before_others(self) -> Self {
+        Self { is_followed: true, ..self }
     }
 
     /// Bytes of memory.
@@ -124,6 +133,12 @@ impl HistoryPage {
     #[must_use]
     pub fn contains(&self, other: &Self) -> bool {
         self.from <= other.from && other.to <= self.to
+    }
+
+    /// Whether Redis keeps later events, should there be no entry.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.is_followed
     }
 
     /// The number of the first entry behind `id`. O(log n).

@@ -18,7 +18,7 @@ use super::intruder::{EVENT_BYTES_MAX, add_user};
 use super::judge::Reset;
 use super::ledger::Notice;
 use super::process::Process;
-use super::redis::{Client, Redis, Reply, free_port};
+use super::redis::{Client, Redis, Reply, free_ports};
 use super::resumption::url_of;
 use super::server::command;
 
@@ -139,8 +139,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    fn start(redis_url: String) -> Self {
-        let [listen, admin] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
+    fn start(redis_url: String, ports: &[u16; 2]) -> Self {
+        let [listen, admin] = ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let mut node = Self {
             listen,
             admin: Address::Tcp(admin),
@@ -236,7 +236,10 @@ impl System {
         let proxy = || FaultProxy::start(redis.address().tcp());
         let proxies: Vec<FaultProxy> = (1..SERVERS).map(|_| proxy()).collect();
         let urls = [redis.url()].into_iter().chain(proxies.iter().map(FaultProxy::url));
-        let nodes = urls.map(|url| Node::start(url_of(USER, &url))).collect();
+        let ports = free_ports::<{ 2 * SERVERS }>();
+        let (ports, _) = ports.as_chunks();
+        let nodes = urls.zip(ports).map(|(url, ports)| Node::start(url_of(USER, &url), ports));
+        let nodes = nodes.collect();
         Self {
             control,
             redis,

@@ -82,7 +82,13 @@ pub(crate) fn program() -> OsString {
 
 /// A port that nobody listens on now, and that the kernel gives to nobody else soon.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    free_ports::<1>()[0]
+}
+
+/// Such ports, each another one: what nobody listens on yet may be given away again.
+pub(crate) fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
+    let listeners = [(); COUNT].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 fn run(program: &OsStr, port: u16, options: &[String]) -> Process {

@@ -537,6 +537,9 @@ impl Streams {
             match &place.page {
                 None => needs.push((place.channel, Need::After(cursor))),
                 Some(page) if page.is_empty() => {
+                    // Of what is gone altogether nobody asked who begins with what is there.
+                    let is_begun = !(catch_up.start == Start::All && page.is_followed());
+                    let begun_at = if is_begun { begun_at } else { EventId::ZERO };
                     if page.lost_until() > cursor.max(place.excused).max(begun_at) {
                         place.excused = page.lost_until();
                         place.lack(ResetReason::HistoryTrimmed);

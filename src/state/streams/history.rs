@@ -497,8 +497,8 @@ impl Streams {
             }
         }
         if let Some(lost_at_ms) = lost_at_ms.filter(|_| channels > 0) {
-            // Later ids than Redis' own time were never given.
-            let end = last.min(EventId { ms: lost_at_ms, seq: u64::MAX });
+            // Ids of Redis' own time, and later ones, it had not given before.
+            let end = last.min(EventId { ms: lost_at_ms, seq: 0 }.before().unwrap_or_default());
             if end > newest {
                 self.history.lose_time(newest, end);
             }

@@ -123,7 +123,7 @@ impl Streams {
             (ReadEnd::End { oldest: Some((oldest, previous)) }, None) => {
                 // Nothing between two events that are there was forgotten.
                 let lost_until = if oldest <= from { from } else { previous.max(from) };
-                HistoryPage::empty(from, to, lost_until, sum)
+                HistoryPage::empty(from, to, lost_until, sum).before_others()
             }
             (ReadEnd::End { oldest: None }, None) => {
                 recent.reading = Reading::Asked(0, from);

@@ -532,3 +532,46 @@ fn who_misses_something_of_several_channels_is_told_once_of_all() {
     assert_eq!(text.matches("stream-reset").count(), 1, "{text}");
     assert!(text.contains(&reset("unknown-id", "\"c1\", \"c2\", \"c3\"")), "{text}");
 }
+
+#[test]
+fn ids_that_redis_gives_after_a_lost_link_are_known_though_one_was_forged_before() {
+    let mut world = with_one_stream();
+    world.redis.publish(1);
+    world.run();
+    world.redis.forge(0, EventId { ms: u64::MAX, seq: 0 }, EventId::ZERO, false);
+    world.deliver(usize::MAX);
+    while world.streams.slice(256, &mut world.sockets) {}
+    world.link_down();
+    world.link_up();
+    world.run();
+    // In the same millisecond in which Redis told its clock.
+    world.redis.publish(1);
+    let last = world.redis.newest;
+    world.redis.publish(1);
+    world.run();
+    world.request(11, &["c1"], Start::After(last));
+    world.run();
+    assert_eq!(world.seen(11, 1), (1, 0), "{}", world.sockets.text(11));
+}
+
+#[test]
+fn who_asks_for_all_is_told_that_some_are_gone_though_the_rest_is_in_memory() {
+    let mut world = with_one_stream();
+    (0..5).for_each(|_| world.redis.publish(1));
+    world.request(11, &["c1"], Start::Now);
+    world.run();
+    (0..5).for_each(|_| world.redis.publish(1));
+    (0..2).for_each(|_| world.redis.publish(0));
+    world.redis.trim(1, 3);
+    world.run();
+    // Of c2 there was never anything.
+    world.request(12, &["c0", "c1", "c2"], Start::All);
+    world.run();
+    assert_eq!((world.seen(12, 0).0, world.seen(12, 1).0), (2, 5));
+    let text = world.sockets.text(12);
+    let told = text.find(&reset("history-trimmed", "\"c1\"")).unwrap();
+    assert!(
+        told < text.find("data: 1").unwrap() && text.matches("event: stream-reset").count() == 1,
+        "{text}"
+    );
+}
