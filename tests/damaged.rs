@@ -11,8 +11,8 @@ use support::clock::{eventually, eventually_within};
 use support::kept::Publisher;
 use support::redis::{Client, Redis, Reply};
 use support::resumption::{
-    assert_event, assert_no_link_was_lost, resume, start, start_beside_plain, target, until,
-    url_of, user_of_channels,
+    assert_event, assert_no_link_was_lost, kill_links, open_some, plain_user, resume, start,
+    start_beside_plain, target, until, url_of, user_of_channels,
 };
 use support::server::Server;
 use support::stream::Stream;
@@ -27,19 +27,10 @@ fn add(client: &mut Client, channel: &str, fields: &[&[u8]]) {
     assert!(matches!(reply, Reply::Bulk(Some(_))), "{reply:?}");
 }
 
-/// Opens a stream on each worker, most likely.
-fn open_some(server: &Server, target: &str) -> Vec<Stream> {
-    (0..6).map(|_| server.open(target)).collect()
-}
-
 /// A server of one worker.
 fn start_alone(url: &str) -> Server {
     let options = ["--redis", url, "--history", "1000", "--heartbeat", "1s", "--workers", "1"];
     Server::start(&options)
-}
-
-fn kill_links(redis: &Redis) {
-    redis.client().command(&[b"CLIENT", b"KILL", b"TYPE", b"pubsub"]);
 }
 
 #[test]
@@ -143,16 +134,6 @@ fn marks_that_are_none_cost_nobody_the_history() {
     let third = publisher.publish("news", "third");
     assert_event(&mut stream, third, "third");
     assert_no_link_was_lost(&server);
-}
-
-/// A user who may neither load nor call functions nor scripts.
-fn plain_user(redis: &Redis) -> String {
-    user_of_channels(redis, "plain", &["*"]);
-    let taken = "-fcall -fcall_ro -function -eval -eval_ro -evalsha -evalsha_ro -script";
-    let mut words: Vec<&[u8]> = vec![b"ACL", b"SETUSER", b"plain"];
-    words.extend(taken.split(' ').map(str::as_bytes));
-    assert_eq!(redis.client().command(&words), Reply::Simple("OK".to_owned()));
-    url_of("plain", &redis.url())
 }
 
 #[test]

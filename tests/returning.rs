@@ -16,8 +16,8 @@ use support::kept::Publisher;
 use support::process::Process;
 use support::redis::{Client, Redis, Reply};
 use support::resumption::{
-    assert_event, assert_no_link_was_lost, assert_numbers, assert_reset, resume, split_resets,
-    start, start_at, start_beside_plain, target, until, url_of, user_of_channels,
+    assert_event, assert_no_link_was_lost, assert_numbers, assert_reset, plain_user, resume,
+    split_resets, start, start_at, start_beside_plain, target, until, url_of, user_of_channels,
 };
 use support::server::Server;
 use support::stream::{Stream, request};
@@ -268,12 +268,7 @@ fn the_newest_of_several_channels_come_though_one_was_silent_for_longer_than_eve
 /// Users, of whom one may neither load nor call functions nor scripts.
 fn users_of_history(redis: &Redis) -> [String; 2] {
     user_of_channels(redis, "full", &["*"]);
-    user_of_channels(redis, "plain", &["*"]);
-    let taken = "-fcall -fcall_ro -function -eval -eval_ro -evalsha -evalsha_ro -script";
-    let mut words: Vec<&[u8]> = vec![b"ACL", b"SETUSER", b"plain"];
-    words.extend(taken.split(' ').map(str::as_bytes));
-    assert_eq!(redis.client().command(&words), Reply::Simple("OK".to_owned()));
-    ["full", "plain"].map(|user| url_of(user, &redis.url()))
+    [url_of("full", &redis.url()), plain_user(redis)]
 }
 
 #[test]

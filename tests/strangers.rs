@@ -12,26 +12,16 @@ use support::clock::{eventually, eventually_within};
 use support::kept::Publisher;
 use support::redis::{Client, Redis, Reply};
 use support::resumption::{
-    assert_event, assert_no_link_was_lost, assert_numbers, assert_reset, resume, split_resets,
-    start, start_beside_plain, target, until, user_of_channels,
+    assert_event, assert_no_link_was_lost, assert_numbers, assert_reset, kill_links, open_some,
+    resume, split_resets, start, start_beside_plain, target, until, user_of_channels,
 };
 use support::server::Server;
-use support::stream::Stream;
 
 /// An event ahead of all time, the first of its channel.
 const FORGED: &[u8] = b"\x0018446744073709551615-0 <0-0\nx";
 
 /// The same, after one that nobody has had.
 const FORGED_CHAINED: &[u8] = b"\x0018446744073709551615-0 18446744073709551614-0\nx";
-
-fn kill_links(redis: &Redis) {
-    redis.client().command(&[b"CLIENT", b"KILL", b"TYPE", b"pubsub"]);
-}
-
-/// Opens a stream on each worker, most likely.
-fn open_some(server: &Server, target: &str) -> Vec<Stream> {
-    (0..6).map(|_| server.open(target)).collect()
-}
 
 #[test]
 fn a_forged_event_costs_nobody_else_anything_after_a_lost_link() {

@@ -167,10 +167,15 @@ enum Slot {
 impl Crowd {
     fn new(plan: Arc<Plan>, share: Share, live: Arc<Live>) -> io::Result<Self> {
         let count = usize::try_from(share.streams).unwrap_or(usize::MAX);
-        let starts = || (share.first..).take(count).flat_map(|stream| plan.next_of(stream));
         let sequences = match &plan.past {
-            Some(_) => Sequences::starting_at(starts().collect()),
-            None => Sequences::new(starts().count(), plan.expectation.is_none()),
+            Some(_) => {
+                let streams = (share.first..).take(count);
+                Sequences::starting_at(streams.flat_map(|stream| plan.next_of(stream)).collect())
+            }
+            None => {
+                let width = usize::try_from(plan.channels_per_stream).unwrap_or(usize::MAX);
+                Sequences::new(count * width, plan.expectation.is_none())
+            }
         };
         Ok(Self {
             sequences,

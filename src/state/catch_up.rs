@@ -151,6 +151,7 @@ impl CatchUp {
 
     /// A step begins: what was told before does not tell of what is missing since.
     pub fn begin_step(&mut self, position: EventId) {
+        self.is_begun = self.is_open();
         for place in &mut self.places {
             if let Some(reset) = &mut place.reset {
                 reset.is_past |= reset.is_told;

@@ -129,6 +129,11 @@ impl Index {
         Self { ids, previous, is_whole, is_lost: false, _account }
     }
 
+    /// Whether so many are here, or all that there are.
+    fn has(&self, count: usize) -> bool {
+        self.is_whole || self.ids.len() >= count
+    }
+
     /// There may be any, and nobody knows.
     #[must_use]
     pub fn lost(sum: &PageBytes) -> Self {
@@ -361,8 +366,7 @@ impl Recent {
     pub fn index(&self, count: usize) -> Option<&Rc<Index>> {
         let index = self.index.as_ref()?;
         let newest = index.ids.first().copied().unwrap_or(index.previous);
-        let is_enough = index.is_whole || index.ids.len() >= count;
-        (is_enough && self.has_arrived(newest)).then_some(index)
+        (index.has(count) && self.has_arrived(newest)).then_some(index)
     }
 
     /// Ids of events in memory that came after `id`, newest first.
@@ -424,8 +428,7 @@ impl Recent {
 
     /// Takes out those who need these ids.
     pub fn take_counting(&mut self, index: &Index) -> Vec<Waiter> {
-        let is_enough = |count| index.is_whole || index.ids.len() >= count;
-        let met = self.counting.extract_if(.., |(count, _)| is_enough(*count));
+        let met = self.counting.extract_if(.., |(count, _)| index.has(*count));
         let met = met.map(|(_, waiter)| waiter).collect();
         self.count_taken(met)
     }
@@ -477,17 +480,22 @@ impl Recent {
             None => {
                 let (from, to) = match self.repair {
                     Some(need) => need,
-                    None if self.turn == FIRST_COMES_AFTER => {
-                        let first = self.after.iter().min_by_key(|(_, group)| group.number)?;
-                        (self.reach_back(*first.0, floor), floor)
-                    }
-                    None => (self.reach_back(*self.after.first_key_value()?.0, floor), floor),
+                    None => (self.reach_back(self.next_need()?, floor), floor),
                 };
                 self.turn = if self.turn == FIRST_COMES_AFTER { 0 } else { self.turn + 1 };
                 Question::Page { from, to, bytes_max, caution: losses }
             }
         };
         Some(if losses < LOSSES_MAX { Ok(question) } else { Err(question) })
+    }
+
+    /// The id that the next page is for.
+    fn next_need(&self) -> Option<EventId> {
+        let (id, _) = match self.turn {
+            FIRST_COMES_AFTER => self.after.iter().min_by_key(|(_, group)| group.number)?,
+            _ => self.after.first_key_value()?,
+        };
+        Some(*id)
     }
 
     /// Where the page begins for who needs what comes after `id`. Where another page is there

@@ -101,3 +101,23 @@ pub(crate) fn user_of_channels(redis: &Redis, name: &str, channels: &[&str]) {
 pub(crate) fn url_of(user: &str, url: &str) -> String {
     url.replace("//", &format!("//{user}:pw@"))
 }
+
+/// Ends what links there are, all at once.
+pub(crate) fn kill_links(redis: &Redis) {
+    redis.client().command(&[b"CLIENT", b"KILL", b"TYPE", b"pubsub"]);
+}
+
+/// Opens a stream on each worker, most likely.
+pub(crate) fn open_some(server: &Server, target: &str) -> Vec<Stream> {
+    (0..6).map(|_| server.open(target)).collect()
+}
+
+/// A user who may neither load nor call functions nor scripts.
+pub(crate) fn plain_user(redis: &Redis) -> String {
+    user_of_channels(redis, "plain", &["*"]);
+    let taken = "-fcall -fcall_ro -function -eval -eval_ro -evalsha -evalsha_ro -script";
+    let mut words: Vec<&[u8]> = vec![b"ACL", b"SETUSER", b"plain"];
+    words.extend(taken.split(' ').map(str::as_bytes));
+    assert_eq!(redis.client().command(&words), Reply::Simple("OK".to_owned()));
+    url_of("plain", &redis.url())
+}

@@ -43,6 +43,12 @@ local function fields_of(entry)
   return p, e, d, bytes
 end
 
+-- How many entries the next step takes, of which `most` are wanted, after one of so many bytes.
+local function next_step(step, step_bytes, most)
+  local fit = math.floor(STEP_BYTES * step / (step_bytes + 1))
+  return math.max(1, math.min(step * 4, 256, fit, most))
+end
+
 local function page(keys, arguments)
   local from, to = '(' .. arguments[1], arguments[2]
   local bytes_max, entries_max = tonumber(arguments[3]), tonumber(arguments[4])
@@ -82,7 +88,7 @@ local function page(keys, arguments)
     if #entries < step then
       break
     end
-    step = math.max(1, math.min(step * 4, 256, math.floor(STEP_BYTES * step / (step_bytes + 1))))
+    step = next_step(step, step_bytes, 256)
   end
   local oldest = {}
   if #answer == 0 then
@@ -117,11 +123,7 @@ local function newest(keys, arguments)
       if #entries < step then
         break
       end
-      local fit = math.floor(STEP_BYTES * step / (step_bytes + 1))
-      step = math.max(1, math.min(step * 4, 256, fit, count - #told + 1))
-      if #told > count then
-        break
-      end
+      step = next_step(step, step_bytes, count - #told + 1)
     end
     answer[k] = told
   end

@@ -146,14 +146,13 @@ pub fn encode_page(call: ReadCall, channel: &[u8], question: &PageQuestion, out:
 /// Appends the question for the ids of the `count` newest events of each channel. Plain commands
 /// tell of one channel at a time.
 pub fn encode_newest(call: ReadCall, channels: &[&[u8]], count: usize, out: &mut Vec<u8>) {
+    let Some((command, name)) = call.command(NEWEST_FUNCTION, NEWEST_SCRIPT) else {
+        debug_assert_eq!(channels.len(), 1);
+        let channel = channels.first().copied().unwrap_or_default();
+        return encode_newest_before(channel, None, count, out);
+    };
     let keys: Vec<Vec<u8>> = channels.iter().map(|channel| stream_key(channel)).collect();
     let (number, count) = (keys.len().to_string(), count.to_string());
-    let Some((command, name)) = call.command(NEWEST_FUNCTION, NEWEST_SCRIPT) else {
-        debug_assert_eq!(keys.len(), 1);
-        let key = keys.first().map_or(&[][..], |key| key);
-        let range: [&[u8]; 6] = [b"XREVRANGE", key, b"+", b"-", b"COUNT", count.as_bytes()];
-        return encode_command(&range, out);
-    };
     let mut arguments: Vec<&[u8]> = vec![command, name, number.as_bytes()];
     arguments.extend(keys.iter().map(Vec::as_slice));
     arguments.push(count.as_bytes());

@@ -187,7 +187,6 @@ impl Streams {
         else {
             return;
         };
-        catch_up.is_begun = true;
         note_plain(&self.channels, catch_up);
         // An id promises that the client has everything up to there.
         let has = match (catch_up.start, catch_up.cursor, position) {
@@ -268,14 +267,12 @@ impl Streams {
                 if bytes.is_empty() {
                     return Step::Wait;
                 }
-                catch_up.is_begun = true;
                 return Step::Send { bytes, goes_on: false };
             }
             let pages = catch_up.places.iter().filter_map(|place| place.page.as_ref());
             let limit = pages.map(|page| page.to()).min();
             let is_all = self.gather(catch_up, limit, &mut bytes);
             if !is_all {
-                catch_up.is_begun = true;
                 return Step::Send { bytes, goes_on: true };
             }
             let sent = catch_up.cursor.unwrap_or(cursor);
@@ -452,11 +449,8 @@ impl Streams {
     /// has lost it, is none that the client has brought: what is there of later follows.
     fn start_at(&self, catch_up: &mut CatchUp, ms: u64, position: EventId) -> EventId {
         let mut after = catch_up.begin_after(before(ms)).min(position);
-        let lost_times = &self.history.lost_times;
-        while let Some((begin, _)) =
-            lost_times.iter().find(|(begin, end)| *begin < after && after <= *end)
-        {
-            after = *begin;
+        while let Some(begin) = self.history.lost_since(after) {
+            after = begin;
         }
         after
     }
@@ -537,10 +531,11 @@ impl Streams {
             match &place.page {
                 None => needs.push((place.channel, Need::After(cursor))),
                 Some(page) if page.is_empty() => {
-                    // Of what is gone altogether nobody asked who begins with what is there.
-                    let is_begun = !(catch_up.start == Start::All && page.is_followed());
-                    let begun_at = if is_begun { begun_at } else { EventId::ZERO };
-                    if page.lost_until() > cursor.max(place.excused).max(begun_at) {
+                    // Who asks for all asks for what was before the rest, and for nothing where
+                    // there is no rest.
+                    let begins = catch_up.start == Start::All && page.is_followed();
+                    let from = if begins { cursor } else { cursor.max(begun_at) };
+                    if page.lost_until() > from.max(place.excused) {
                         place.excused = page.lost_until();
                         place.lack(ResetReason::HistoryTrimmed);
                     }

@@ -86,7 +86,7 @@ pub(super) struct History {
     pub(super) cached_max: usize,
     pub(super) cached_bytes: usize,
     /// After the first id of each up to the second, there are events that Redis has lost.
-    pub(super) lost_times: Vec<(EventId, EventId)>,
+    lost_times: Vec<(EventId, EventId)>,
     /// Ids that streams were given and Redis never gave, the oldest first.
     forged: VecDeque<EventId>,
     /// Channels that were forgotten, the last first, and that streams had gone on without: up to an
@@ -187,8 +187,13 @@ impl History {
     /// Whether an id is of a time whose events Redis has lost: what came after it then is lost too,
     /// whatever came later. One that somebody forged was of a time to come.
     pub(super) fn is_of_lost_time(&self, id: EventId) -> bool {
-        self.lost_times.iter().any(|(begin, end)| *begin < id && id <= *end)
-            || self.forged.contains(&id)
+        self.lost_since(id).is_some() || self.forged.contains(&id)
+    }
+
+    /// The id after which the events are lost that an id is among.
+    pub(super) fn lost_since(&self, id: EventId) -> Option<EventId> {
+        let (begin, _) = self.lost_times.iter().find(|(begin, end)| *begin < id && id <= *end)?;
+        Some(*begin)
     }
 
     fn note_forged(&mut self, id: EventId) {

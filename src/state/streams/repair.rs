@@ -183,9 +183,7 @@ impl Repair {
             _ => Next::Wait,
         }
     }
-}
 
-impl Repair {
     fn is_at_hand(&self, (id, channel): (EventId, ChannelId)) -> bool {
         let source = self.pages.get(&channel);
         let entry = source.and_then(|source| source.page.entry(source.number));

@@ -10,9 +10,8 @@ impl Streams {
     /// Who comes back to a channel that has had events which nobody keeps is told.
     pub(super) fn lack_mixed(&self, catch_up: &mut CatchUp) {
         for place in &mut catch_up.places {
-            if !place.was_told_now() && self.is_kept(place.channel) && self.is_mixed(place.channel)
-            {
-                place.lack(ResetReason::NoHistory);
+            if self.is_kept(place.channel) && self.is_mixed(place.channel) {
+                place.lack_now(ResetReason::NoHistory);
             }
         }
     }
@@ -29,8 +28,8 @@ impl Streams {
                 let plain = self.channels.get(place.channel).and_then(Channel::plain);
                 let has_had_others = plain != place.plain && self.is_mixed(place.channel);
                 let is_plain = self.recent(place.channel).is_none();
-                if (has_had_others || is_plain) && !place.was_told_now() {
-                    place.lack(ResetReason::NoHistory);
+                if has_had_others || is_plain {
+                    place.lack_now(ResetReason::NoHistory);
                 }
             }
         }

@@ -502,14 +502,7 @@ fn a_forged_id_of_the_near_future_passes_nothing_of_other_channels_by() {
 #[test]
 fn who_went_on_without_a_channel_is_told_when_it_comes_back_after_that_was_forgotten() {
     let mut world = with_one_stream();
-    world.redis.forbidden.insert(1);
-    let id = world.request(11, &["c0", "c1"], Start::Now);
-    world.run();
-    // Of the one it hears nothing, of the other it gets a later id.
-    world.redis.publish(1);
-    world.redis.publish(0);
-    world.run();
-    let last = world.redis.newest;
+    let (id, last) = world.go_on_without_c1();
     world.streams.close(id, CloseReason::PeerClosed, &mut world.sockets);
     for _ in 0..100 {
         world.pass_time(1);

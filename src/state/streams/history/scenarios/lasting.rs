@@ -52,13 +52,7 @@ fn an_event_without_history_is_told_of_over_a_lost_link() {
 #[test]
 fn what_streams_went_on_without_is_told_over_a_lost_link() {
     let mut world = with_one_stream();
-    world.redis.forbidden.insert(1);
-    world.request(11, &["c0", "c1"], Start::Now);
-    world.run();
-    world.redis.publish(1);
-    world.redis.publish(0);
-    world.run();
-    let last = world.redis.newest;
+    let (_, last) = world.go_on_without_c1();
     world.redis.forbidden.clear();
     world.pass_time(200);
     world.run();
