@@ -11,8 +11,8 @@ use support::clock::{eventually, eventually_within};
 use support::kept::Publisher;
 use support::redis::{Client, Redis, Reply};
 use support::resumption::{
-    assert_event, assert_no_link_was_lost, kill_links, open_some, plain_user, resume, start,
-    start_beside_plain, target, until, url_of, user_of_channels,
+    add_user, assert_event, assert_no_link_was_lost, kill_links, open_some, plain_user, resume,
+    start, start_beside_plain, target, until, url_of,
 };
 use support::server::Server;
 use support::stream::Stream;
@@ -181,11 +181,8 @@ fn the_newest_of_many_large_events_are_counted_by_plain_commands_without_a_lost_
 #[test]
 fn a_history_that_our_user_may_not_read_costs_others_no_function() {
     let redis = Redis::start();
-    user_of_channels(&redis, "some", &["*"]);
-    let words = ["ACL", "SETUSER", "some", "resetkeys", "~corecast:{ok*", "~corecast:clock"];
-    let words: Vec<&[u8]> =
-        words.iter().chain(&["~corecast:plain"]).map(|word| word.as_bytes()).collect();
-    assert_eq!(redis.client().command(&words), Reply::Simple("OK".to_owned()));
+    let keys = ["~corecast:{ok*", "~corecast:clock", "~corecast:plain"];
+    add_user(&mut redis.client(), "some", &[&["&*", "+@all"], &keys[..]].concat());
     let mut publisher = Publisher::new(&redis);
     let before = publisher.publish("ok1", "before");
     for channel in ["ok1", "ok2", "secret"] {

@@ -14,12 +14,12 @@ use super::channels;
 use super::clock::{let_pass, now, time_of_day_ms};
 use super::fault_proxy::{FaultProxy, Way};
 use super::http;
-use super::intruder::{EVENT_BYTES_MAX, add_user};
+use super::intruder::EVENT_BYTES_MAX;
 use super::judge::Reset;
 use super::ledger::Notice;
 use super::process::Process;
 use super::redis::{Client, Redis, Reply, free_ports};
-use super::resumption::url_of;
+use super::resumption::{add_user, url_of};
 use super::server::command;
 
 /// Servers of a system.

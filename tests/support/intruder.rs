@@ -11,6 +11,7 @@ use super::follower::{message_data, payload};
 use super::kept::Publisher;
 use super::ledger::{FORGED_MS, Message, MessageKind, Notice};
 use super::redis::{Client, Redis, Reply};
+use super::resumption::add_user;
 
 /// What the servers take for too long: more than `--max-event-bytes`.
 pub(crate) const EVENT_BYTES_MAX: usize = 16 * 1024;
@@ -138,11 +139,4 @@ impl Intruder {
         assert!(refusal.contains("NOPERM"), "{name} was answered {refusal}");
         self.refused += 1;
     }
-}
-
-/// A user of this name, with the password `pw` and these rights.
-pub(crate) fn add_user(client: &mut Client, name: &str, rights: &[&str]) {
-    let words = [&["ACL", "SETUSER", name, "on", ">pw"], rights].concat();
-    let words: Vec<&[u8]> = words.into_iter().map(str::as_bytes).collect();
-    assert_eq!(client.command(&words), Reply::Simple("OK".to_owned()));
 }

@@ -87,15 +87,19 @@ pub(crate) fn start_beside_plain(url: &str, more: &[&str]) -> Server {
     Server::start(&[&options[..], more].concat())
 }
 
+/// A user of this name, with the password `pw` and these rights.
+pub(crate) fn add_user(client: &mut Client, name: &str, rights: &[&str]) {
+    let words = [&["ACL", "SETUSER", name, "on", ">pw"], rights].concat();
+    let words: Vec<&[u8]> = words.into_iter().map(str::as_bytes).collect();
+    assert_eq!(client.command(&words), Reply::Simple("OK".to_owned()));
+}
+
 /// A user who may do everything, but only with these channels.
 pub(crate) fn user_of_channels(redis: &Redis, name: &str, channels: &[&str]) {
     let channels: Vec<String> = channels.iter().map(|channel| format!("&{channel}")).collect();
-    let mut words: Vec<&[u8]> =
-        ["ACL", "SETUSER", name, "on", ">pw", "resetchannels", "~*", "+@all"]
-            .map(str::as_bytes)
-            .to_vec();
-    words.extend(channels.iter().map(String::as_bytes));
-    assert_eq!(redis.client().command(&words), Reply::Simple("OK".to_owned()));
+    let mut rights = vec!["resetchannels", "~*", "+@all"];
+    rights.extend(channels.iter().map(String::as_str));
+    add_user(&mut redis.client(), name, &rights);
 }
 
 pub(crate) fn url_of(user: &str, url: &str) -> String {
@@ -114,10 +118,8 @@ pub(crate) fn open_some(server: &Server, target: &str) -> Vec<Stream> {
 
 /// A user who may neither load nor call functions nor scripts.
 pub(crate) fn plain_user(redis: &Redis) -> String {
-    user_of_channels(redis, "plain", &["*"]);
     let taken = "-fcall -fcall_ro -function -eval -eval_ro -evalsha -evalsha_ro -script";
-    let mut words: Vec<&[u8]> = vec![b"ACL", b"SETUSER", b"plain"];
-    words.extend(taken.split(' ').map(str::as_bytes));
-    assert_eq!(redis.client().command(&words), Reply::Simple("OK".to_owned()));
+    let rights: Vec<&str> = ["~*", "&*", "+@all"].into_iter().chain(taken.split(' ')).collect();
+    add_user(&mut redis.client(), "plain", &rights);
     url_of("plain", &redis.url())
 }
